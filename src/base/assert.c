@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static void (*writer_now)(const char *text, size_t bytes);
+static void (*_Atomic writer_now)(const char *text, size_t bytes);
 
 void base_set_writer(void (*writer)(const char *text, size_t bytes))
 {

@@ -71,8 +71,8 @@ bool lock_try_take(struct lock *lock)
 	uint32_t free_state = 0;
 
 	/* Acquire: pairs with the release in lock_put(). */
-	if (!atomic_compare_exchange_strong_explicit(&lock->state, &free_state, 1, memory_order_acquire,
-		    memory_order_relaxed))
+	if (!atomic_compare_exchange_strong_explicit(
+		    &lock->state, &free_state, 1, memory_order_acquire, memory_order_relaxed))
 		return false;
 	note_taken(lock);
 	return true;
@@ -84,8 +84,8 @@ static HF_NOINLINE void take_slow(struct lock *lock)
 		uint32_t free_state = 0;
 
 		if (atomic_load_explicit(&lock->state, memory_order_relaxed) == 0 &&
-			atomic_compare_exchange_weak_explicit(&lock->state, &free_state, 1, memory_order_acquire,
-				memory_order_relaxed))
+			atomic_compare_exchange_weak_explicit(
+				&lock->state, &free_state, 1, memory_order_acquire, memory_order_relaxed))
 			return;
 		cpu_relax();
 	}
@@ -98,8 +98,8 @@ void lock_take(struct lock *lock)
 {
 	uint32_t free_state = 0;
 
-	if (HF_UNLIKELY(!atomic_compare_exchange_strong_explicit(&lock->state, &free_state, 1, memory_order_acquire,
-		    memory_order_relaxed)))
+	if (HF_UNLIKELY(!atomic_compare_exchange_strong_explicit(
+		    &lock->state, &free_state, 1, memory_order_acquire, memory_order_relaxed)))
 		take_slow(lock);
 	note_taken(lock);
 }

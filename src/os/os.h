@@ -5,8 +5,8 @@
  * addresses are multiples of the page where memory is meant; nothing here allocates, takes a lock
  * of ours, or retries for ever. EINTR is retried unless a call says otherwise.
  *
- * os_linux.c is the real one; os_fake.c is linked instead in tests: real memory underneath, but
- * each call can be scripted to fail, and the clock stands still until the test moves it.
+ * os_linux_*.c are the real one; os_fake.c stands before it in tests: real memory underneath, but
+ * each call can be scripted to fail, and the clock stands still until the test moves it (os_fake.h).
  */
 #ifndef HF_OS_OS_H
 #define HF_OS_OS_H
@@ -19,6 +19,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* Messages of base go to standard error from now on. A constructor does it; who runs earlier calls it. Idempotent. */
+void os_start(void);
+
 enum { OS_PAGE_SHIFT = 12, OS_PAGE_BYTES = 1 << OS_PAGE_SHIFT };
 
 /* ---- address space and memory ---- */
@@ -29,11 +32,22 @@ HF_MUST_USE int os_space_map(uintptr_t hint, size_t bytes, size_t align_bytes, v
 /* Fresh readable and writable zero memory anywhere (for a few private pages of our own). */
 HF_MUST_USE int os_memory_map(size_t bytes, void **memory_out);
 void os_unmap(void *address, size_t bytes);
-HF_MUST_USE int os_space_open(void *address, size_t bytes);  /* PROT_NONE to read-write; -ENOMEM: RLIMIT_DATA, overcommit, VMAs */
-HF_MUST_USE int os_space_close(void *address, size_t bytes); /* fresh PROT_NONE over it: pages and kernel accounting go back */
+HF_MUST_USE int os_space_open(
+	void *address, size_t bytes); /* PROT_NONE to read-write; -ENOMEM: RLIMIT_DATA, overcommit, VMAs */
+HF_MUST_USE int os_space_close(
+	void *address, size_t bytes); /* fresh PROT_NONE over it: pages and kernel accounting go back */
 /* Give the pages back to the kernel now, locked or not; they read as zero afterwards. */
 HF_MUST_USE int os_discard(void *address, size_t bytes);
-enum os_advice { OS_HUGE, OS_NO_HUGE, OS_WIPE_ON_FORK, OS_KEEP_ON_FORK, OS_DONT_FORK, OS_POPULATE, OS_COLD, OS_COLLAPSE };
+enum os_advice {
+	OS_HUGE,
+	OS_NO_HUGE,
+	OS_WIPE_ON_FORK,
+	OS_KEEP_ON_FORK,
+	OS_DONT_FORK,
+	OS_POPULATE,
+	OS_COLD,
+	OS_COLLAPSE
+};
 HF_MUST_USE int os_advise(void *address, size_t bytes, enum os_advice advice);
 /* Move @bytes at @from to @to, which must be mapped and is replaced; @from is unmapped. */
 HF_MUST_USE int os_move(void *from, size_t bytes, void *to);
@@ -41,16 +55,22 @@ HF_MUST_USE int os_move(void *from, size_t bytes, void *to);
 HF_MUST_USE int os_resident_pages(void *address, size_t bytes, size_t *pages_out);
 /* Was this process's future memory locked by mlockall(MCL_FUTURE)? Tries it on one page. */
 bool os_locks_new_memory(void);
-int os_overcommit_mode(void);  /* vm.overcommit_memory: 0, 1, 2; 0 when unreadable */
-unsigned os_thp_mode(void);    /* 0 never, 1 madvise, 2 always */
+int os_overcommit_mode(void); /* vm.overcommit_memory: 0, 1, 2; 0 when unreadable */
+unsigned os_thp_mode(void);   /* 0 never, 1 madvise, 2 always */
 
 /* ---- files: only what the ledger and limits need ---- */
 
-HF_MUST_USE int os_memfd(const char *name, size_t bytes, int *fd_out); /* 0600, sealed against resizing, close-on-exec */
-HF_MUST_USE int os_fd_reopen(int fd, int *fd_out);  /* a new open file description of the same file, close-on-exec */
-HF_MUST_USE int os_fd_duplicate_high(int fd, bool close_on_exec, int *fd_out); /* the same description, out of the program's way */
+HF_MUST_USE int os_memfd(
+	const char *name, size_t bytes, int *fd_out); /* 0600, sealed against resizing, close-on-exec */
+HF_MUST_USE int os_fd_reopen(int fd, int *fd_out);    /* a new open file description of the same file, close-on-exec */
+HF_MUST_USE int os_fd_duplicate_high(
+	int fd, bool close_on_exec, int *fd_out); /* the same description, out of the program's way */
 void os_fd_close(int fd);
-struct os_file_id { uint64_t device, inode, bytes; uid_t owner; bool sealed; };
+struct os_file_id {
+	uint64_t device, inode, bytes;
+	uid_t owner;
+	bool sealed;
+};
 HF_MUST_USE int os_fd_identify(int fd, struct os_file_id *id_out); /* -EBADF: not open */
 HF_MUST_USE int os_map_shared(int fd, size_t bytes, bool writable, void **memory_out);
 /* An open-file-description lock on one byte: it lives as long as any file descriptor or *mapping*
@@ -65,10 +85,12 @@ void os_write_error(const char *text, size_t bytes); /* standard error; never bl
 
 /* ---- the keeper's socket: abstract unix sequenced packets, descriptors passed along ---- */
 
-HF_MUST_USE int os_socket_listen(const char *abstract_name, int *fd_out);   /* -EADDRINUSE */
-HF_MUST_USE int os_socket_connect(const char *abstract_name, int *fd_out);  /* -ECONNREFUSED; times out after 2 s */
+/* The listener never blocks (-EAGAIN); connected sockets give up after 2 s (-EAGAIN). */
+HF_MUST_USE int os_socket_listen(const char *abstract_name, int *fd_out);  /* -EADDRINUSE */
+HF_MUST_USE int os_socket_connect(const char *abstract_name, int *fd_out); /* -ECONNREFUSED, -ETIMEDOUT */
 HF_MUST_USE int os_socket_accept(int listener, int *fd_out, uid_t *peer_uid_out, pid_t *peer_pid_out);
 HF_MUST_USE ssize_t os_socket_send(int fd, const void *data, size_t bytes, int pass_fd); /* pass_fd -1: none */
+/* 0: the other side has closed. -EMSGSIZE: longer than @bytes (it is lost). *passed_fd_out: -1 if none came. */
 HF_MUST_USE ssize_t os_socket_receive(int fd, void *data, size_t bytes, int *passed_fd_out);
 
 /* ---- threads, processes, time ---- */
@@ -79,9 +101,9 @@ int os_futex_wake(_Atomic uint32_t *word, uint32_t waiters, bool shared);
 uint64_t os_clock_ns(void); /* monotonic */
 pid_t os_process_id(void);
 pid_t os_thread_id(void);
-uid_t os_user_id(void);
+uid_t os_user_id(void); /* effective */
 bool os_process_exists(pid_t pid);
-unsigned os_cpu_count(void);
+unsigned os_cpu_count(void);	   /* online */
 bool os_is_secure_execution(void); /* AT_SECURE: setuid and the like */
 void os_random(void *data, size_t bytes);
 uint64_t os_limit_address_space(void); /* RLIMIT_AS, RLIMIT_DATA in bytes; UINT64_MAX: none */
