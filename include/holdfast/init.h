@@ -19,10 +19,10 @@ extern "C" {
 #endif
 
 struct hf_config {
-	size_t struct_bytes;   /* sizeof(struct hf_config) */
-	const char *name;      /* of the ledger; NULL: none */
-	size_t budget_bytes;   /* 0: automatic (cgroup and RAM); SIZE_MAX: no limit */
-	const char *knobs;     /* "fail.probability=10,fail.times=-1": as in HOLDFAST=; NULL: none */
+	size_t struct_bytes; /* sizeof(struct hf_config) */
+	const char *name;    /* of the ledger; NULL: none */
+	size_t budget_bytes; /* 0: automatic (cgroup and RAM); SIZE_MAX: no limit */
+	const char *knobs;   /* "fail.probability=10,fail.times=-1": as in HOLDFAST=; NULL: none */
 	bool ignore_environment;
 };
 
@@ -32,6 +32,12 @@ struct hf_config {
  * and the cure); -ENOMEM; -EPROTO (an inherited ledger is damaged).
  */
 int hf_init(const struct hf_config *config);
+
+/*
+ * Call before mlockall(): address space that holds no memory is then made inaccessible, so that the kernel does not
+ * fill and lock it. (The drop-in does this for the program.) Returns 0, or -ENOMEM while the library itself starts.
+ */
+int hf_prepare_mlockall(void);
 
 /*
  * Parse a size: "64M", "1.5G", "4096", "50%" of what hf_ram_limit_bytes() says, "auto" (0), "unlimited" (SIZE_MAX).
