@@ -32,10 +32,10 @@ HF_MUST_USE int os_space_map(uintptr_t hint, size_t bytes, size_t align_bytes, v
 /* Fresh readable and writable zero memory anywhere (for a few private pages of our own). */
 HF_MUST_USE int os_memory_map(size_t bytes, void **memory_out);
 void os_unmap(void *address, size_t bytes);
-HF_MUST_USE int os_space_open(
-	void *address, size_t bytes); /* PROT_NONE to read-write; -ENOMEM: RLIMIT_DATA, overcommit, VMAs */
-HF_MUST_USE int os_space_close(
-	void *address, size_t bytes); /* fresh PROT_NONE over it: pages and kernel accounting go back */
+/* PROT_NONE to read-write; -ENOMEM: RLIMIT_DATA, overcommit, VMAs. */
+HF_MUST_USE int os_space_open(void *address, size_t bytes);
+/* Fresh PROT_NONE over it: pages and kernel accounting go back. */
+HF_MUST_USE int os_space_close(void *address, size_t bytes);
 /* Give the pages back to the kernel now, locked or not; they read as zero afterwards. */
 HF_MUST_USE int os_discard(void *address, size_t bytes);
 enum os_advice {
@@ -60,11 +60,12 @@ unsigned os_thp_mode(void);   /* 0 never, 1 madvise, 2 always */
 
 /* ---- files: only what the ledger and limits need ---- */
 
-HF_MUST_USE int os_memfd(
-	const char *name, size_t bytes, int *fd_out); /* 0600, sealed against resizing, close-on-exec */
-HF_MUST_USE int os_fd_reopen(int fd, int *fd_out);    /* a new open file description of the same file, close-on-exec */
-HF_MUST_USE int os_fd_duplicate_high(
-	int fd, bool close_on_exec, int *fd_out); /* the same description, out of the program's way */
+/* 0600, sealed against resizing, close-on-exec. */
+HF_MUST_USE int os_memfd(const char *name, size_t bytes, int *fd_out);
+/* A new open file description of the same file, close-on-exec. */
+HF_MUST_USE int os_fd_reopen(int fd, int *fd_out);
+/* The same description under a number out of the program's way. */
+HF_MUST_USE int os_fd_duplicate_high(int fd, bool close_on_exec, int *fd_out);
 void os_fd_close(int fd);
 struct os_file_id {
 	uint64_t device, inode, bytes;
