@@ -27,7 +27,7 @@ struct ledger; /* one attachment; several may exist in one process */
 struct ledger_spec {
 	const char *name;     /* at most 31 characters; NULL: unnamed */
 	uint64_t limit_pages; /* LEDGER_NO_LIMIT: none */
-	bool automatic;	      /* the limit follows cgroup and RAM (ledger/limit.h); limit_pages is then the first guess */
+	bool automatic; /* the limit follows cgroup and RAM (ledger/limit.h); limit_pages is then the first guess */
 };
 
 /*
@@ -42,6 +42,9 @@ HF_MUST_USE int ledger_create(const struct ledger_spec *spec, struct ledger **le
  * (another version), -EUSERS (no slot free), -ENOMEM.
  */
 HF_MUST_USE int ledger_join(int fd, struct ledger **ledger_out, const char **why_out);
+
+/* The same on a description that nobody else has, such as a keeper sends; the lock then lives on it. */
+HF_MUST_USE int ledger_join_fresh(int fd, struct ledger **ledger_out, const char **why_out);
 
 /*
  * An inner budget: every later commit on @inner is also made on @outer, and is refused if either
@@ -76,7 +79,8 @@ bool ledger_epoch_is_open(struct ledger *ledger, uint32_t epoch);
  * Around fork(), called by request/fork.c with every lock of the library held. @held_pages: what a child
  * will inherit (committed less idle, plus what this process itself inherited and still holds).
  * prepare makes the child's slot, so that there is no instant at which its memory is nobody's. If it
- * cannot (-EUSERS, -EMFILE, -ENOMEM), the child shares its parent's slot for good: sums stay right.
+ * cannot (no slot, descriptor or memory), the child keeps its parent's slot alive, can commit nothing, and tries
+ * again for a slot of its own at each commit: sums stay right, and the ledger counts it as unattached.
  */
 void ledger_fork_prepare(struct ledger *ledger, uint64_t held_pages);
 void ledger_fork_parent(struct ledger *ledger, pid_t child_or_error);
@@ -84,8 +88,11 @@ void ledger_fork_child(struct ledger *ledger);
 /* In a child made by a raw clone, which no handler saw: take a slot of its own now. 0 or -errno. */
 HF_MUST_USE int ledger_raw_clone_child(struct ledger *ledger, uint64_t held_pages);
 
-/* A file descriptor for exec'd children (not close-on-exec), or -EBADF; kept valid by ledger_descriptor_check(). */
+/* A descriptor of the file, the ledger's own, close-on-exec, valid now (fetched from the keeper if it was lost), or
+ * -EBADF. */
 int ledger_descriptor(struct ledger *ledger);
+/* The next one outwards, or NULL. */
+struct ledger *ledger_outer(const struct ledger *ledger);
 
 /* ---- what request/ and the keeper do besides ---- */
 
@@ -103,7 +110,9 @@ void ledger_note_refusal(struct ledger *ledger, uint64_t bytes);
 void ledger_publish_heap(struct ledger *ledger, uintptr_t low, uintptr_t high);
 void ledger_publish_resident(struct ledger *ledger, uint64_t resident_pages);
 
-struct ledger_watermarks { uint64_t min_pages, low_pages, high_pages; };
+struct ledger_watermarks {
+	uint64_t min_pages, low_pages, high_pages;
+};
 /* The kernel's formula for a zone of @limit_pages (facts: 64 MiB gives 256/320/384). */
 struct ledger_watermarks ledger_watermarks_of(uint64_t limit_pages);
 struct ledger_watermarks ledger_watermarks_now(const struct ledger *ledger);
@@ -113,11 +122,11 @@ struct ledger_view {
 	char name[32];
 	uint64_t limit_pages, committed_pages, peak_pages, own_pages; /* own: the shared file's, within committed */
 	uint64_t outside_pages, margin_pages, overdraft_pages;
-	uint64_t refusals, deaths_collected, at_limit_ms;
+	uint64_t refusals, deaths_collected, at_limit_ms, unattached, identity, limit_checked_ns;
 	uint32_t members, slots_high;
 	pid_t keeper_pid;
 	bool automatic, keeper_alive;
-	char limit_source[96];
+	char limit_source[97];
 };
 void ledger_look(const struct ledger *ledger, struct ledger_view *view_out);
 
@@ -126,11 +135,12 @@ struct ledger_member {
 	enum ledger_member_kind kind;
 	pid_t pid;
 	uid_t uid;
-	char command[16];
+	char command[17];
 	uint64_t committed_pages, inherited_pages, resident_pages, cow_pages;
 	uint64_t refusals, last_refused_bytes, commits;
 	uintptr_t heap_low, heap_high;
-	bool shares_parent_slot; /* a child that got no slot of its own charges here too */
+	uint64_t unattached_children; /* forked from here without a slot of their own */
+	bool is_keeper;
 };
 /* Slot @index, 0 <= index < view.slots_high. False: nobody. Everything is checked, nothing trusted. */
 bool ledger_look_member(const struct ledger *ledger, uint32_t index, struct ledger_member *member_out);
@@ -140,6 +150,18 @@ int64_t ledger_check_books(const struct ledger *ledger);
 
 /* A view of somebody else's ledger, for commands: takes no slot, maps read-only unless @writable (knobs). */
 HF_MUST_USE int ledger_open_view(int fd, bool writable, struct ledger **ledger_out, const char **why_out);
+/* ---- what the keeper writes ---- */
+void ledger_set_keeper(
+	struct ledger *ledger, pid_t pid, const char *socket_name); /* name: at most 63 characters; pid 0: no more */
+void ledger_socket_name(const struct ledger *ledger, char name_out[65]);
+void ledger_publish_outside(struct ledger *ledger, uint64_t outside_pages, uint64_t margin_pages, const char *source);
+/* True for one caller: nobody else has checked since @older_than_ns, and the caller is to do it. */
+bool ledger_take_turn_to_check(struct ledger *ledger, uint64_t now_ns, uint64_t older_than_ns);
+void ledger_add_at_limit(struct ledger *ledger, uint64_t ms);
+void ledger_publish_member(struct ledger *ledger, uint32_t index, uint64_t resident_pages, uint64_t cow_pages);
+/* A dead member's slot has been read: it is free. */
+void ledger_forget_dead(struct ledger *ledger, uint32_t index);
+
 /* Pages committed by this attachment's own slot. */
 uint64_t ledger_committed_here(const struct ledger *ledger);
 /* The cookie that a child which has lost the descriptor shows to the keeper: 32 hex digits and NUL. */
