@@ -25,7 +25,7 @@ struct lock init_lock = LOCK_INIT(LOCK_RANK_INIT);
 /* As `env` and `timeout` have it: the launcher itself failed. */
 enum { EXIT_HOLDFAST_FAILED = 125 };
 
-enum { KNOBS_TEXT_BYTES = 1024 };
+enum { KNOBS_TEXT_BYTES = 1024, LEDGERS_TEXT_BYTES = 1024 };
 
 /* The thread that is inside start(); relaxed, since only that thread can find itself here. */
 static _Atomic pid_t starting_thread;
@@ -82,15 +82,25 @@ static int join_failed(int error, const char *why, struct ledger **ledger_out)
 {
 	const struct ledger_spec unlimited = {.limit_pages = LEDGER_NO_LIMIT};
 
-	if (error == -EPROTO || error == -EPROTONOSUPPORT) {
-		base_warn("the ledger that HOLDFAST_LEDGER names is %s: %s",
-			error == -EPROTO ? "damaged" : "of another version", why ? why : "it is not a ledger");
+	if (error == -EPROTO || error == -EPROTONOSUPPORT || error == -EINVAL || error == -ELOOP) {
+		base_warn("the ledger that " LEDGER_ENVIRONMENT " names cannot be used: %s",
+			why ? why : "the variable's value is not one that holdfast wrote");
 		return -EPROTO;
 	}
-	base_warn(
-		"process %d cannot reach the ledger that HOLDFAST_LEDGER names (%s): it is not covered by that budget",
-		(int)os_process_id(), why ? why : "its descriptor is closed and no keeper answers");
+	base_warn("process %d is not covered by the ledger that " LEDGER_ENVIRONMENT " names: %s", (int)os_process_id(),
+		why ? why : "it cannot be reached");
 	return ledger_create(&unlimited, ledger_out);
+}
+
+/* The ledgers that the environment names. 0, -ENOENT: none. */
+static int join_environment(struct ledger **ledger_out, const char **why_out)
+{
+	char text[LEDGERS_TEXT_BYTES];
+	const int error = environment_get(LEDGER_ENVIRONMENT, text, sizeof text);
+
+	if (error == -ENOENT || (error == 0 && text[0] == '\0'))
+		return -ENOENT;
+	return error == -ENOBUFS ? -EINVAL : ledger_join_environment(text, ledger_out, why_out);
 }
 
 /* The environment's ledger, an own one, or an own one inside the environment's: an inner budget can only be smaller. */
@@ -98,7 +108,7 @@ static int find_ledger(const struct knobs *knobs, bool use_environment, struct l
 {
 	const char *why = NULL;
 	struct ledger *outer = NULL;
-	int error = use_environment ? ledger_join_environment(&outer, &why) : -ENOENT;
+	int error = use_environment ? join_environment(&outer, &why) : -ENOENT;
 
 	if (error == -ENOENT)
 		return create_ledger(knobs, ledger_out);

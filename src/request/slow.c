@@ -44,9 +44,26 @@ static uint64_t floor_pages_of(hf_how how)
 	return how & HF_HIGH ? floor_pages / 2 : floor_pages;
 }
 
-static uint64_t room_pages(const struct ledger_view *view)
+/* What stands between this process and its limit: the tightest of nested ledgers. */
+struct room {
+	uint64_t limit_pages, free_pages;
+};
+
+static struct room room_now(void)
 {
-	return view->limit_pages > view->committed_pages ? view->limit_pages - view->committed_pages : 0;
+	struct room room = {.limit_pages = LEDGER_NO_LIMIT, .free_pages = LEDGER_NO_LIMIT};
+	struct ledger_view view;
+
+	for (const struct ledger *at = pool_ledger(); at != NULL; at = ledger_outer(at)) {
+		ledger_look(at, &view);
+		const uint64_t free_pages =
+			view.limit_pages > view.committed_pages ? view.limit_pages - view.committed_pages : 0;
+		if (view.limit_pages < room.limit_pages)
+			room.limit_pages = view.limit_pages;
+		if (free_pages < room.free_pages)
+			room.free_pages = free_pages;
+	}
+	return room;
 }
 
 static uint64_t pages_of(size_t bytes)
@@ -90,17 +107,22 @@ static void *attempt(const struct request *request)
 
 uint64_t request_reclaim(void)
 {
-	struct ledger *ledger = pool_ledger();
+	return heap_trim() + ledger_collect_dead(pool_ledger(), true);
+}
 
-	return heap_trim() + ledger_collect_dead(ledger, true);
+/* Limits that are automatic, and that no keeper follows, are measured again before anybody hears no. */
+static void refresh_limits(void)
+{
+	for (struct ledger *at = pool_ledger(); at != NULL; at = ledger_outer(at))
+		limit_refresh(at);
 }
 
 /* Could never be served, whoever frees what: so nobody's caches are dropped for it. */
-static bool is_hopeless(const struct request *request, const struct ledger_view *view)
+static bool is_hopeless(const struct request *request, const struct room *room)
 {
 	const uint64_t pages = pages_of(request->bytes);
 
-	return pages > view->limit_pages || floor_pages_of(request->how) > view->limit_pages - pages;
+	return pages > room->limit_pages || floor_pages_of(request->how) > room->limit_pages - pages;
 }
 
 /* At most one line in ten seconds, as the kernel does it; the counts are in the ledger. */
@@ -109,14 +131,13 @@ static HF_COLD void warn(const struct request *request)
 	static _Atomic uint64_t next_ns;
 	uint64_t due_ns = atomic_load_explicit(&next_ns, memory_order_relaxed);
 	const uint64_t now_ns = os_clock_ns();
-	struct ledger_view view;
 
 	if (now_ns < due_ns || !atomic_compare_exchange_strong(&next_ns, &due_ns, now_ns + 10ull * 1000 * 1000 * 1000))
 		return;
-	ledger_look(pool_ledger(), &view);
-	base_warn("process %d: a request for %zu bytes was refused; %llu of %llu KiB are committed",
-		(int)os_process_id(), request->bytes, (unsigned long long)view.committed_pages * 4,
-		(unsigned long long)view.limit_pages * 4);
+	const struct room room = room_now();
+
+	base_warn("process %d: a request for %zu bytes was refused; %llu of %llu KiB are free", (int)os_process_id(),
+		request->bytes, (unsigned long long)room.free_pages * 4, (unsigned long long)room.limit_pages * 4);
 }
 
 static HF_COLD void *refuse(const struct request *request)
@@ -129,26 +150,24 @@ static HF_COLD void *refuse(const struct request *request)
 	return NULL;
 }
 
-/* Steps 3 to 5: what was not there at once. */
+/* Steps 4 and 5: what was not there at once. */
 static HF_NOINLINE void *reclaim_and_retry(const struct request *request)
 {
-	struct ledger_view view;
-	uint64_t most_room_pages;
 	unsigned rounds_without_progress = 0;
 
-	limit_refresh_if_unkept(pool_ledger());
-	ledger_look(pool_ledger(), &view);
-	most_room_pages = room_pages(&view);
-	while (!is_hopeless(request, &view)) {
+	refresh_limits();
+	struct room room = room_now();
+	uint64_t most_free_pages = room.free_pages;
+	while (!is_hopeless(request, &room)) {
 		(void)request_reclaim();	 /* 4 */
 		void *object = attempt(request); /* 5 */
 		if (object)
 			return object;
 		if (request_class(request->how) == HF_NORETRY)
 			break;
-		ledger_look(pool_ledger(), &view);
-		if (room_pages(&view) > most_room_pages) {
-			most_room_pages = room_pages(&view);
+		room = room_now();
+		if (room.free_pages > most_free_pages) {
+			most_free_pages = room.free_pages;
 			rounds_without_progress = 0;
 		} else if (++rounds_without_progress == ROUNDS_WITHOUT_PROGRESS) {
 			break;

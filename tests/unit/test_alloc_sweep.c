@@ -1,0 +1,169 @@
+/* Every request of a workload is made to fail in turn; after each the object lists are whole and the books balance. */
+#include "heap/heap.h"
+#include "ledger/ledger.h"
+#include "pool/pool.h"
+
+#include <holdfast/holdfast.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+enum { OBJECTS = 40 };
+
+struct node {
+	struct node *next;
+	unsigned char *payload;
+	size_t bytes;
+};
+
+static void node_free(struct node *node)
+{
+	if (node)
+		hf_free(node->payload);
+	hf_free(node);
+}
+
+/* Builds a list with every kind of request. 0, or -1 with nothing left behind. */
+static int workload(void)
+{
+	struct node *list = NULL;
+	int result = -1;
+
+	for (size_t i = 0; i < OBJECTS; i++) {
+		struct node *node = i % 2 ? hf_zalloc(sizeof *node, HF_RETRY)
+					  : hf_alloc_array(1, sizeof *node, HF_NORETRY | HF_ZERO);
+
+		if (!node)
+			goto out;
+		node->next = list;
+		list = node;
+		node->bytes = (i * 37 + 1) * (i * 11 + 1);
+		node->payload = i % 3 ? hf_alloc(node->bytes, HF_ATOMIC) : hf_alloc_aligned(256, node->bytes, HF_RETRY);
+		if (!node->payload)
+			goto out;
+		memset(node->payload, (int)i, node->bytes);
+		unsigned char *larger = hf_realloc(node->payload, node->bytes * 3 + 16, HF_RETRY);
+		if (!larger)
+			goto out; /* the old one is still the list's */
+		node->payload = larger;
+		assert_int_equal(larger[0], (unsigned char)i);
+		assert_int_equal(larger[node->bytes - 1], (unsigned char)i);
+	}
+	result = 0;
+out:
+	while (list) {
+		struct node *next = list->next;
+
+		node_free(list);
+		list = next;
+	}
+	return result;
+}
+
+static size_t live_bytes(void)
+{
+	struct hf_stats stats = {.struct_bytes = sizeof stats};
+
+	assert_int_equal(hf_stats_get(&stats), 0);
+	return stats.live_bytes;
+}
+
+static void check_books(size_t live_before)
+{
+	assert_int_equal(live_bytes(), live_before);
+	pool_check();
+	heap_check();
+	assert_int_equal(ledger_check_books(pool_ledger()), 0);
+}
+
+static void every_request_can_fail_and_the_books_balance(void **state)
+{
+	unsigned n;
+
+	(void)state;
+	assert_int_equal(workload(), 0);
+	const size_t live_before = live_bytes();
+	for (n = 1;; n++) {
+		hf_fault_fail_nth(n);
+		const int result = workload();
+		const bool fired = hf_fault_fired();
+		hf_fault_off();
+		assert_int_equal(result, fired ? -1 : 0);
+		check_books(live_before);
+		if (!fired)
+			break;
+	}
+	/* Each of the objects asks three times: none may have been missed by the sweep. */
+	assert_int_equal(n, 3 * OBJECTS + 1);
+}
+
+static void a_failed_request_says_enomem_and_is_not_counted_as_refused(void **state)
+{
+	struct hf_stats before = {.struct_bytes = sizeof before}, after = {.struct_bytes = sizeof after};
+
+	(void)state;
+	assert_int_equal(hf_stats_get(&before), 0);
+	hf_fault_fail_nth(1);
+	assert_false(hf_fault_fired());
+	errno = 0;
+	assert_null(hf_alloc(16, HF_RETRY));
+	assert_int_equal(errno, ENOMEM);
+	assert_true(hf_fault_fired());
+	void *object = hf_alloc(16, HF_RETRY); /* one shot */
+	assert_non_null(object);
+	hf_free(object);
+	hf_fault_off();
+	assert_int_equal(hf_stats_get(&after), 0);
+	assert_int_equal(after.faults_injected, before.faults_injected + 1);
+	assert_int_equal(after.process_refusals, before.process_refusals);
+}
+
+static void *allocate_a_hundred(void *failures)
+{
+	for (int i = 0; i < 100; i++) {
+		void *object = hf_alloc(100, HF_RETRY);
+
+		*(int *)failures += object == NULL;
+		hf_free(object);
+	}
+	return NULL;
+}
+
+static void another_thread_is_not_made_to_fail(void **state)
+{
+	pthread_t thread;
+	int failures = 0;
+
+	(void)state;
+	hf_fault_fail_nth(1);
+	assert_int_equal(pthread_create(&thread, NULL, allocate_a_hundred, &failures), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(failures, 0);
+	assert_false(hf_fault_fired());
+	assert_null(hf_alloc(10, HF_RETRY));
+	assert_true(hf_fault_fired());
+	hf_fault_off();
+}
+
+int main(void)
+{
+	const struct hf_config config = {
+		.struct_bytes = sizeof config, .budget_bytes = 64 << 20, .ignore_environment = true};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_request_can_fail_and_the_books_balance),
+		cmocka_unit_test(a_failed_request_says_enomem_and_is_not_counted_as_refused),
+		cmocka_unit_test(another_thread_is_not_made_to_fail),
+	};
+
+	if (hf_init(&config) != 0)
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
