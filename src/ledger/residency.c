@@ -1,0 +1,260 @@
+/*
+ * /proc/PID/pagemap says for each page of a range whether it is there and whether this process alone maps it, to
+ * whoever may look at the process. Three things make its sum wrong, and are corrected:
+ *  - Forked processes share pages. Pages mapped by one process alone are added up; of the others only the largest count
+ *    of any one process is taken, which is a lower bound of the union.
+ *  - A page that was only read may be the kernel's zero page, which costs nothing. The process's anonymous resident
+ * pages (statm) do not count it, and are an upper bound.
+ *  - What copy-on-write duplicated is not in the ledger, so it is outside. Of a member's pages that no other process
+ * maps, only as many as its own slot has committed are heap; the rest only as far as the families' slots are charged
+ * for it. That also bounds what a member can claim that lies about its range or its pid.
+ *
+ * A look takes about 10 ns a page, so that a member is looked at again only after 50 times as long as the last look
+ * took, and only if something has changed. In between, what is there cannot have grown by more than the process
+ * committed, nor by more than its anonymous memory grew: the smaller of both changes is added to the last look's
+ * result.
+ *
+ * Where pagemap may not be read (another user's process, and we are not root) the member's own figure is taken, with
+ * the same upper bounds.
+ */
+#include "ledger/residency.h"
+
+#include "ledger/ledger.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	MEMBERS_MAX = 4096,
+	LOOK_COST_FACTOR = 50, /* 2% of one CPU for each member that changes all the time */
+	ENTRIES_AT_ONCE = 2048,
+};
+#define LEVELS_RECHECK_NS UINT64_C(2000000000) /* processes are seldom moved */
+#define PAGEMAP_PRESENT ((uint64_t)1 << 63)
+#define PAGEMAP_EXCLUSIVE ((uint64_t)1 << 56)
+
+struct member_cache {
+	pid_t pid; /* 0: nothing is known */
+	uint32_t levels;
+	uintptr_t heap_low;
+	uint64_t levels_ns;
+	/* Of the last look. */
+	uint64_t looked_ns, cost_ns;
+	uint64_t exclusive, shared, anon, committed;
+	bool failed; /* may not be looked at */
+	/* Of this update: committed by itself, beyond that, and also mapped by others. */
+	uint64_t own_pages, excess_pages, shared_pages;
+	bool counts;
+};
+
+struct residency {
+	uint32_t used;				/* members[0, used) may be filled */
+	uint64_t family_pages, committed_pages; /* charged to families' slots; to all */
+	uint64_t entries[ENTRIES_AT_ONCE];
+	struct member_cache members[MEMBERS_MAX];
+};
+
+int residency_create(struct residency **residency_out)
+{
+	void *memory;
+	/* Zero, and only touched as far as there are members. */
+	const size_t bytes = (sizeof(struct residency) + OS_PAGE_BYTES - 1) / OS_PAGE_BYTES * OS_PAGE_BYTES;
+	const int error = os_memory_map(bytes, &memory);
+
+	if (error)
+		return error;
+	*residency_out = memory;
+	return 0;
+}
+
+void residency_destroy(struct residency *residency)
+{
+	os_unmap(residency, (sizeof(struct residency) + OS_PAGE_BYTES - 1) / OS_PAGE_BYTES * OS_PAGE_BYTES);
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Reads a number and the space after it. */
+static const char *skip_number(const char *text, uint64_t *number_out)
+{
+	uint64_t number = 0;
+
+	for (; *text >= '0' && *text <= '9'; text++)
+		number = number * 10 + (uint64_t)(*text - '0');
+	if (number_out)
+		*number_out = number;
+	return *text ? text + 1 : text;
+}
+
+/* Resident pages that are neither a file's nor shared memory, by /proc/PID/statm. -ESRCH or so: it has gone. */
+static int anonymous_pages(pid_t pid, uint64_t *pages_out)
+{
+	char path[32], text[128];
+	uint64_t resident, shared;
+
+	(void)snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+	const ssize_t bytes = os_read_small(path, text, sizeof text);
+
+	if (bytes < 0)
+		return (int)bytes;
+	const char *rest = skip_number(text, NULL); /* the whole size */
+	rest = skip_number(rest, &resident);
+	(void)skip_number(rest, &shared);
+	*pages_out = resident > shared ? resident - shared : 0;
+	return 0;
+}
+
+/* Count [@low, @high) of the process until @enough pages were found. */
+static int look(
+	struct residency *residency, struct member_cache *cache, const struct ledger_member *member, uint64_t enough)
+{
+	uint64_t at = member->heap_low / OS_PAGE_BYTES;
+	const uint64_t end = member->heap_high / OS_PAGE_BYTES;
+	uint64_t exclusive = 0, shared = 0;
+	char path[32];
+	int fd = -1;
+	int error;
+
+	(void)snprintf(path, sizeof path, "/proc/%d/pagemap", (int)member->pid);
+	error = os_open_read(path, &fd);
+	while (error == 0 && at < end && exclusive + shared < enough) {
+		const size_t wanted = smaller(end - at, ENTRIES_AT_ONCE) * sizeof residency->entries[0];
+		const ssize_t bytes = os_read_at(fd, residency->entries, wanted, at * sizeof residency->entries[0]);
+		const uint64_t count = bytes > 0 ? (uint64_t)bytes / sizeof residency->entries[0] : 0;
+
+		if (bytes < 0)
+			error = (int)bytes;
+		if (count == 0)
+			break; /* the end of its address space: it has ended */
+		for (uint64_t i = 0; i < count; i++) {
+			const uint64_t entry = residency->entries[i];
+
+			if (!(entry & PAGEMAP_PRESENT))
+				continue;
+			if (entry & PAGEMAP_EXCLUSIVE)
+				exclusive++;
+			else
+				shared++;
+		}
+		at += count;
+	}
+	if (fd >= 0)
+		os_fd_close(fd);
+	cache->exclusive = exclusive;
+	cache->shared = shared;
+	return error;
+}
+
+static bool look_is_due(
+	const struct member_cache *cache, const struct ledger_member *member, uint64_t anon, uint64_t now_ns)
+{
+	if (cache->looked_ns == 0)
+		return true;
+	if (anon == cache->anon && member->committed_pages == cache->committed)
+		return false;
+	return now_ns - cache->looked_ns >= cache->cost_ns * LOOK_COST_FACTOR;
+}
+
+/* What the last look found, moved by what can have changed since. */
+static void estimate(struct member_cache *cache, const struct ledger_member *member, uint64_t anon)
+{
+	const uint64_t bound = smaller(anon, member->committed_pages + member->inherited_pages);
+	const int64_t anon_change = (int64_t)anon - (int64_t)cache->anon;
+	const int64_t commit_change = (int64_t)member->committed_pages - (int64_t)cache->committed;
+	const int64_t change = anon_change < commit_change ? anon_change : commit_change;
+	const int64_t own = (int64_t)cache->exclusive + change;
+
+	const uint64_t found = smaller(own > 0 ? (uint64_t)own : 0, bound);
+
+	cache->own_pages = smaller(found, member->committed_pages);
+	cache->excess_pages = found - cache->own_pages;
+	cache->shared_pages = smaller(cache->shared, bound - found);
+}
+
+static void update_member(struct residency *residency, struct ledger *ledger, uint32_t index,
+	const struct ledger_member *member, const struct cgroup_set *set)
+{
+	struct member_cache *cache = &residency->members[index];
+	const uint64_t most = member->committed_pages + member->inherited_pages;
+	uint64_t now_ns = os_clock_ns();
+	uint64_t anon = 0;
+
+	if (cache->pid != member->pid || cache->heap_low != member->heap_low)
+		*cache = (struct member_cache){.pid = member->pid, .heap_low = member->heap_low};
+	cache->counts = member->heap_high > member->heap_low && anonymous_pages(member->pid, &anon) == 0;
+	if (!cache->counts)
+		return;
+	if (cache->levels_ns == 0 || now_ns - cache->levels_ns >= LEVELS_RECHECK_NS) {
+		cache->levels = set->level_count ? cgroup_levels_of(set, member->pid) : 0;
+		cache->levels_ns = now_ns;
+	}
+	if (!cache->failed && look_is_due(cache, member, anon, now_ns)) {
+		/* Nothing can be found beyond what is committed or inherited, so a sparse range is not read to its end.
+		 */
+		cache->failed = look(residency, cache, member, most) != 0;
+		cache->anon = anon;
+		cache->committed = member->committed_pages;
+		cache->looked_ns = os_clock_ns();
+		cache->cost_ns = cache->looked_ns - now_ns;
+	}
+	if (cache->failed) {
+		cache->own_pages = smaller(member->resident_pages, smaller(anon, member->committed_pages));
+		cache->excess_pages = cache->shared_pages = 0;
+		return;
+	}
+	estimate(cache, member, anon);
+	ledger_publish_member(ledger, index, cache->own_pages + cache->excess_pages + cache->shared_pages,
+		cache->excess_pages - smaller(cache->excess_pages, residency->family_pages));
+}
+
+void residency_update(struct residency *residency, struct ledger *ledger, const struct cgroup_set *set)
+{
+	struct ledger_view view;
+
+	ledger_look(ledger, &view);
+	for (uint32_t i = 0; i < residency->used; i++)
+		residency->members[i].counts = false;
+	residency->used = (uint32_t)smaller(view.slots_high, MEMBERS_MAX);
+	residency->committed_pages = view.committed_pages;
+	residency->family_pages = 0;
+	for (uint32_t i = 0; i < residency->used; i++) {
+		struct ledger_member member;
+
+		if (ledger_look_member(ledger, i, &member) && member.kind == LEDGER_FAMILY)
+			residency->family_pages += member.committed_pages;
+	}
+	for (uint32_t i = 0; i < residency->used; i++) {
+		struct ledger_member member;
+
+		if (ledger_look_member(ledger, i, &member) && member.kind == LEDGER_LIVE)
+			update_member(residency, ledger, i, &member, set);
+	}
+}
+
+uint64_t residency_pages(const struct residency *residency, unsigned level)
+{
+	uint64_t own = 0, excess = 0, shared = 0;
+
+	for (uint32_t i = 0; i < residency->used; i++) {
+		const struct member_cache *cache = &residency->members[i];
+
+		if (!cache->counts || (level < CGROUP_LEVELS && !(cache->levels & UINT32_C(1) << level)))
+			continue;
+		own += cache->own_pages;
+		excess += cache->excess_pages;
+		if (cache->shared_pages > shared)
+			shared = cache->shared_pages;
+	}
+	return smaller(own + smaller(excess, residency->family_pages) + shared, residency->committed_pages);
+}
+
+void residency_forget_levels(struct residency *residency)
+{
+	for (uint32_t i = 0; i < residency->used; i++)
+		residency->members[i].levels_ns = 0;
+}
