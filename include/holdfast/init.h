@@ -39,9 +39,13 @@ int hf_init(const struct hf_config *config);
  */
 int hf_prepare_mlockall(void);
 
+/* What this process may have at most: the tightest limit among its cgroups and RAM. Never 0. Reads a few files. */
+size_t hf_ram_limit_bytes(void);
+
 /*
  * Parse a size: "64M", "1.5G", "4096", "50%" of what hf_ram_limit_bytes() says, "auto" (0), "unlimited" (SIZE_MAX).
- * K, M, G, T are powers of 1024. Returns 0, -EINVAL, -ERANGE. Never blocks.
+ * K, M, G, T (or KiB and so on) are powers of 1024. Returns 0, -EINVAL (also for 0), -ERANGE (also above 100%). Never
+ * blocks.
  */
 int hf_parse_size(const char *text, size_t *bytes_out);
 

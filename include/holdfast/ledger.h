@@ -32,7 +32,8 @@ struct hf_ledger_spec {
  */
 int hf_ledger_create(const struct hf_ledger_spec *spec, hf_ledger **out);
 
-/* Write the variable that lets exec'd children in, "HOLDFAST_LEDGER=...", for putenv(). -ENOBUFS: too small; 512 will do. */
+/* Write the variable that lets exec'd children in, "HOLDFAST_LEDGER=...", for putenv(). -ENOBUFS: too small; 512 will
+ * do. */
 int hf_ledger_environment(hf_ledger *ledger, char *text, size_t bytes);
 
 /*
@@ -42,15 +43,23 @@ int hf_ledger_environment(hf_ledger *ledger, char *text, size_t bytes);
 int hf_ledger_serve(hf_ledger *ledger, unsigned *next_ms_out);
 int hf_ledger_poll_fd(hf_ledger *ledger);
 
-/* Open another process's ledger, to look (or, @writable, to turn knobs). By its descriptor, found under /proc/PID/fd. */
+/*
+ * Open another process's innermost ledger, to look (or, @writable, to turn knobs). By its descriptor, found under
+ * /proc/PID/fd. @pid 0: the innermost one that this process's environment names, if need be by way of its keeper.
+ * Returns 0, -ENOENT (it has none), -ESRCH, -EACCES (another user's), -EPROTO (damaged), -EPROTONOSUPPORT (another
+ * version's), -ENOMEM, -EMFILE. Owner: the caller, until hf_ledger_close().
+ */
 int hf_ledger_open_pid(pid_t pid, bool writable, hf_ledger **out);
+/* The same for this user's ledger of that name, by way of its keeper. -ENOENT: there is none. */
+int hf_ledger_open_name(const char *name, bool writable, hf_ledger **out);
 void hf_ledger_close(hf_ledger *ledger);
 
 struct hf_ledger_info {
 	size_t struct_bytes;
 	char name[32];
 	char limit_source[96];
-	size_t limit_bytes, committed_bytes, peak_bytes, own_bytes, outside_bytes, margin_bytes; /* limit: SIZE_MAX: none */
+	size_t limit_bytes, committed_bytes, peak_bytes, own_bytes, outside_bytes,
+		margin_bytes; /* limit: SIZE_MAX: none */
 	uint64_t refusals, deaths_collected, at_limit_ms;
 	uint32_t processes;
 	pid_t keeper_pid; /* 0: none */
@@ -71,7 +80,8 @@ struct hf_ledger_process {
 	bool shares_a_slot;   /* could not attach by itself: charges to its parent */
 	bool is_family_share; /* what several forked processes hold together after the owner has gone */
 };
-/* The @index-th process, from 0; -ENOENT past the end. A keeper's view also lists the last ended ones that were refused something. */
+/* The @index-th process, from 0; -ENOENT past the end. A keeper's view also lists the last ended ones that were refused
+ * something. */
 int hf_ledger_process_at(const hf_ledger *ledger, uint32_t index, struct hf_ledger_process *process);
 
 #ifdef __cplusplus

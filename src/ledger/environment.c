@@ -197,6 +197,29 @@ leave:
 	return error;
 }
 
+int ledger_environment_descriptor(const char *text, int *fd_out)
+{
+	struct ledger *view;
+	struct entry entry;
+	const char *why;
+
+	if (!parse_entry(text, &entry))
+		return -EINVAL;
+	if (ledger_open_view(entry.fd, false, &view, &why) == 0) {
+		const bool right = carries(view, entry.cookie);
+
+		ledger_leave(view);
+		if (right)
+			return os_fd_duplicate_high(entry.fd, true, fd_out);
+	}
+	return ledger_descriptor_via_socket(entry.socket_name, entry.cookie, fd_out) == 0 ? 0 : -ENOENT;
+}
+
+void ledger_socket_name_of(const char *name, char socket_name_out[LEDGER_SOCKET_BYTES])
+{
+	(void)snprintf(socket_name_out, LEDGER_SOCKET_BYTES, "holdfast.%u.%.31s", (unsigned)os_user_id(), name);
+}
+
 int ledger_environment_format(struct ledger *ledger, char *text, size_t bytes)
 {
 	size_t used = 0;

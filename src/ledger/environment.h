@@ -36,6 +36,15 @@ HF_MUST_USE int ledger_join_via_socket(
  */
 HF_MUST_USE int ledger_descriptor_via_socket(const char *socket_name, const char *cookie, int *fd_out);
 
+/*
+ * A descriptor of the innermost ledger that @text names, close-on-exec, the caller's: the inherited one's duplicate, or
+ * from the keeper. 0, -ENOENT (cannot be had), -EINVAL, -errno.
+ */
+HF_MUST_USE int ledger_environment_descriptor(const char *text, int *fd_out);
+
+/* The name of the socket on which the keeper of this user's ledger @name (at most 31 characters) answers. */
+void ledger_socket_name_of(const char *name, char socket_name_out[LEDGER_SOCKET_BYTES]);
+
 /* Write the variable for @ledger and those around it. 0, -ENOBUFS, -EBADF (a descriptor was lost and cannot be had
  * again). */
 HF_MUST_USE int ledger_environment_format(struct ledger *ledger, char *text, size_t bytes);

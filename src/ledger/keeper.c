@@ -57,8 +57,7 @@ static void make_socket_name(struct keeper *keeper, const char *name)
 	uint64_t number;
 
 	if (name) {
-		(void)snprintf(keeper->socket_name, sizeof keeper->socket_name, "holdfast.%u.%s",
-			(unsigned)os_user_id(), name);
+		ledger_socket_name_of(name, keeper->socket_name);
 		return;
 	}
 	os_random(&number, sizeof number);
@@ -116,23 +115,31 @@ int keeper_poll_fd(const struct keeper *keeper)
 
 /* ---- the socket ---- */
 
+/* Whether it is still there to hear it is its own business. */
+static void answer(int caller, const char word[2], int pass_fd)
+{
+	const ssize_t ignored = os_socket_send(caller, word, 2, pass_fd);
+
+	(void)ignored;
+}
+
 static void let_in(struct keeper *keeper, int caller)
 {
 	const int own = ledger_descriptor(keeper->ledger);
 	int fd;
 
 	if (own < 0 || os_fd_reopen(own, &fd) != 0) {
-		(void)os_socket_send(caller, "no", 2, -1);
+		answer(caller, "no", -1);
 		return;
 	}
-	(void)os_socket_send(caller, "ok", 2, fd);
+	answer(caller, "ok", fd);
 	os_fd_close(fd);
 }
 
 /* One who is neither root nor our user, and has said something or gone. */
 static void hear(struct keeper *keeper, int caller)
 {
-	char said[LEDGER_COOKIE_CHARS + 1], cookie[LEDGER_COOKIE_CHARS + 1];
+	char said[LEDGER_COOKIE_CHARS + 1] = "", cookie[LEDGER_COOKIE_CHARS + 1];
 	const ssize_t bytes = os_socket_receive(caller, said, LEDGER_COOKIE_CHARS, NULL);
 	unsigned char difference = 0;
 
@@ -143,7 +150,7 @@ static void hear(struct keeper *keeper, int caller)
 	if (bytes == LEDGER_COOKIE_CHARS && difference == 0)
 		let_in(keeper, caller);
 	else if (bytes > 0)
-		(void)os_socket_send(caller, "no", 2, -1);
+		answer(caller, "no", -1);
 }
 
 static void remember_caller(struct keeper *keeper, int fd, uint64_t now_ns)
