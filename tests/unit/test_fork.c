@@ -328,6 +328,21 @@ static void a_child_at_the_limit_is_refused_and_goes_on(void **state)
 	check_books();
 }
 
+static HF_NOINLINE pid_t vfork_one_that_allocates(void)
+{
+	const pid_t pid = vfork();
+
+	if (pid == 0) {
+		void *object = hf_alloc(3000, HF_RETRY);
+		void *large = hf_alloc(300000, HF_RETRY);
+
+		hf_free(object);
+		hf_free(large);
+		_exit(object && large ? 0 : 1);
+	}
+	return pid;
+}
+
 static void a_vforked_child_uses_its_parents_heap(void **state)
 {
 	struct churn churn = {.seed = 11};
@@ -335,17 +350,7 @@ static void a_vforked_child_uses_its_parents_heap(void **state)
 	(void)state;
 	for (int i = 0; i < 300; i++) {
 		assert_true(churn_run(&churn, 20));
-		const pid_t pid = vfork();
-		if (pid == 0) {
-			void *object = hf_alloc(3000, HF_RETRY);
-			void *large = hf_alloc(300000, HF_RETRY);
-			const bool fine = object && large;
-
-			hf_free(object);
-			hf_free(large);
-			_exit(fine ? 0 : 1);
-		}
-		assert_child_succeeds(pid);
+		assert_child_succeeds(vfork_one_that_allocates());
 	}
 	assert_true(churn_end(&churn));
 	assert_int_equal(stats_now().processes, 1);
