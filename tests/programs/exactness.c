@@ -475,7 +475,7 @@ static void sample(const struct ledger *ledger, struct result *result)
 	result->samples++;
 }
 
-static pid_t start_worker(const char *mode, uint32_t number, pid_t process_group, int ledger_fd)
+static pid_t start_worker(const char *mode, uint32_t number, pid_t process_group)
 {
 	const pid_t pid = fork();
 
@@ -485,7 +485,6 @@ static pid_t start_worker(const char *mode, uint32_t number, pid_t process_group
 	(void)setpgid(0, process_group);
 	snprintf(path, sizeof path, "%s/cgroup.procs", group);
 	write_text(path, "0");
-	(void)fcntl(ledger_fd, F_SETFD, 0);
 	snprintf(text, sizeof text, "%u", number);
 	execl("/proc/self/exe", "exactness", mode, "worker", text, NULL);
 	_exit(127);
@@ -500,9 +499,7 @@ static struct ledger *make_ledger(void)
 	if (ledger_create(&spec, &ledger) != 0 || ledger_environment_format(ledger, text, sizeof text) != 0)
 		die("ledger");
 	(void)unsetenv("HOLDFAST");
-	const char *value =
-		strncmp(text, LEDGER_ENVIRONMENT "=", sizeof LEDGER_ENVIRONMENT) == 0 ? strchr(text, '=') + 1 : text;
-	(void)setenv(LEDGER_ENVIRONMENT, value, 1);
+	(void)putenv(text);
 	return ledger;
 }
 
@@ -530,7 +527,7 @@ static int monitor(const char *mode, unsigned seconds)
 	pid_t process_group = 0;
 
 	for (uint32_t i = 0; i < WORKERS; i++) {
-		const pid_t pid = start_worker(mode, first_seed + i * 7919, process_group, ledger_descriptor(ledger));
+		const pid_t pid = start_worker(mode, first_seed + i * 7919, process_group);
 
 		if (process_group == 0)
 			process_group = pid;

@@ -398,10 +398,7 @@ static void a_ledger_in_the_environment_is_joined(void **state)
 	(void)state;
 	assert_int_equal(ledger_create(&spec, &ledger), 0);
 	assert_int_equal(ledger_environment_format(ledger, text, sizeof text), 0);
-	const int fd = ledger_descriptor(ledger);
-	assert_true(fd >= 0);
-	assert_int_equal(fcntl(fd, F_SETFD, 0), 0); /* as for a child that is to inherit it */
-	const char *value = strchr(text, '=') ? strchr(text, '=') + 1 : text;
+	const char *value = text + sizeof LEDGER_ENVIRONMENT;
 	struct outcome outcome = run_program(self, 0, "allocate", NULL, value);
 	assert_int_equal(outcome.status, CHILD_OK);
 	assert_contains(&outcome, "limit 20480000 processes 2");
