@@ -45,8 +45,11 @@ static int gather_knobs(const struct hf_config *config, bool use_environment, st
 		knobs->has_budget = true;
 		knobs->budget_bytes = config->budget_bytes;
 		if (text_is_set(config->name)) {
-			if (strlen(config->name) >= sizeof knobs->name)
+			if (strlen(config->name) >= sizeof knobs->name) {
+				base_warn("hf_init: the ledger's name \"%s\" is longer than %d characters",
+					config->name, KNOBS_NAME_BYTES - 1);
 				return -EINVAL;
+			}
 			strcpy(knobs->name, config->name);
 		}
 		if (text_is_set(config->knobs))
@@ -135,6 +138,7 @@ static int start(const struct hf_config *config)
 	const bool use_environment = !os_is_secure_execution() && !(config && config->ignore_environment);
 	struct knobs knobs = {.has_budget = false};
 	struct ledger *ledger;
+	uintptr_t heap_low, heap_high;
 	int error = gather_knobs(config, use_environment, &knobs);
 
 	if (error)
@@ -147,7 +151,8 @@ static int start(const struct hf_config *config)
 		ledger_leave(ledger);
 		return error;
 	}
-	ledger_publish_heap(ledger, pool_window.base, pool_window.base + (pool_window.chunk_count << CHUNK_SHIFT));
+	pool_extent(&heap_low, &heap_high);
+	ledger_publish_heap(ledger, heap_low, heap_high);
 	fault_watch_locked();
 	/* Release: pairs with init_is_ready(). */
 	atomic_store_explicit(&init_stage, INIT_READY, memory_order_release);
