@@ -100,19 +100,14 @@ microseconds() {
 	echo "${EPOCHREALTIME/./}"
 }
 
-# Writes seconds,usage_bytes,file_bytes to a file, about 100 times a second, until it is ended.
+# Writes seconds,usage_bytes to a file, about 100 times a second, until it is ended.
 group_sample() { # FILE START
-	local usage key value file idle
+	local usage idle
 	exec {idle}<> <(:)
-	echo seconds,usage_bytes,file_bytes >"$1"
+	echo seconds,usage_bytes >"$1"
 	while read -r usage <"$group_usage_file"; do
-		file=0
-		while read -r key value; do
-			case $key in cache | file) file=$value && break ;; esac
-		done <"$group/memory.stat"
-		value=$((${EPOCHREALTIME/./} - $2))
-		printf '%d.%06d,%d,%d\n' $((value / 1000000)) $((value % 1000000)) "$usage" "$file" >>"$1"
-		read -r -t 0.01 -u "$idle" || true
+		echo "$(seconds_since "$2"),$usage" >>"$1"
+		read -r -t 0.008 -u "$idle" || true
 	done 2>/dev/null
 }
 

@@ -103,16 +103,23 @@ postgres_session() { # NUMBER
 	echo "$before $after $end" >"$scratch/session-$1"
 }
 
-# Sets greed_status and greed_answer, and greed_then: what the same session answers afterwards.
-postgres_be_greedy() {
+# Sets greed_status and greed_answer, and greed_then: does the same session answer afterwards?
+postgres_be_greedy() { # START EVENTS_FILE
+	local asked
 	printf '%s;\nselect 6 * 7;\n' "$postgres_greed" >"$scratch/greed.sql"
+	asked=$(seconds_since "$1")
 	: >"$scratch/greed"
 	greed_answer=$(client -f "$scratch/greed.sql" 2>&1) && greed_status=0 || greed_status=$?
 	greed_then=no
 	[[ $greed_answer != *42 ]] || greed_then=yes
+	echo "$asked asked" >"$2"
+	case $greed_answer in
+	*'out of memory'*) echo "$(seconds_since "$1") refused" >>"$2" ;;
+	*'connection to server was lost'*) echo "$(seconds_since "$1") killed" >>"$2" ;;
+	esac
 }
 
-# One run. Leaves postgres-NAME.log, .csv, .client; sets postgres_kills, sessions_fine, rounds_after, greed_*, server_status, recovered.
+# One run. Leaves postgres-NAME.log, .errors, .csv, .events, .client; sets postgres_kills, sessions_fine, rounds_after, greed_*, server_status, recovered.
 postgres_run() { # NAME COMMAND...
 	local name=$1 start sampler i workers=() ready before after end deadline=$((SECONDS + 120))
 	group_make $postgres_limit_mib
@@ -134,7 +141,7 @@ postgres_run() { # NAME COMMAND...
 		sleep 0.1
 	done
 	sleep 2
-	postgres_be_greedy
+	postgres_be_greedy "$start" "$results/postgres-$name.events"
 	sleep 2
 	: >"$scratch/stop"
 	for i in "${workers[@]}"; do
