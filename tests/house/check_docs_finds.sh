@@ -30,12 +30,10 @@ expect() {
 	fi
 }
 
-# shellcheck disable=SC2016 # the backquotes are Markdown
 new_tree; printf '\n```c\nhf_alloc(1);\n```\n' >>README.md
 expect "a snippet that does not compile" 'the snippet does not compile'
 new_tree; printf '.\\" c\n.EX\nint x = hf_stats_get(1, 2);\n.EE\n' >>man/hf_alloc.3
 expect "one in a man page" 'the snippet does not compile'
-# shellcheck disable=SC2016
 new_tree; printf '\n```c\nstruct hf_stats {\n\tsize_t struct_bytes;\n};\n```\n' >>README.md
 expect "a struct as it was once" 'hf_stats has changed'
 new_tree; echo 'Call hf_alloc_now() first.' >>README.md
