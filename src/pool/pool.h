@@ -42,10 +42,10 @@ struct chunk {
 	/* Under the pool's lock. */
 	uint8_t state;		 /* enum chunk_state; written under the lock, read by anybody for a pointer it owns */
 	bool is_zero;		 /* committed pages have never been written since the kernel gave them */
-	uint16_t committed_mask; /* bit per page that is committed, hence may be touched */
+	uint16_t committed_mask; /* bit per page that is committed, hence may be touched; a span's body: 0 */
 	uint32_t epoch;		 /* ledger_epoch() of its pages */
 	uint32_t span_chunks;	 /* CHUNK_SPAN: length of the run */
-	uint32_t pool_word;	 /* the pool's own */
+	uint32_t pool_word;	 /* the pool's own: a span's pages; its body's first chunk */
 	uint64_t heap_words[CHUNK_HEAP_WORDS]; /* the heap's own, zero when the chunk is handed out */
 };
 
@@ -68,7 +68,10 @@ static inline void *chunk_address(const struct chunk *chunk)
 	return (void *)(pool_window.base + ((uintptr_t)(chunk - pool_window.chunks) << CHUNK_SHIFT));
 }
 
-/* Is the descriptor of this index mapped? Descriptors are mapped piece by piece: ask before the first look at a foreign pointer. */
+/* All addresses that the pool may use, its own metadata included: fixed by pool_init(). */
+void pool_extent(uintptr_t *low_out, uintptr_t *high_out);
+/* Is the descriptor of this index mapped? Descriptors are mapped piece by piece: ask before the first look at a foreign
+ * pointer. */
 bool pool_index_is_mapped(uintptr_t index);
 
 /* Once, before anything else, with the ledger that pays. 0 or -ENOMEM. Not thread-safe. */
@@ -80,21 +83,27 @@ struct ledger *pool_ledger(void);
  * Idle ones are preferred: they are whole. NULL: the ledger said no (above @floor_pages) and nothing was idle.
  */
 HF_MUST_USE struct chunk *pool_chunk_take(uint32_t pages, enum chunk_state state, uint64_t floor_pages);
-/* Commit the next pages up to @pages_in_all. 0; -ENOMEM; -EBUSY: the chunk is inherited or shared with a forked child, take another. */
+/* Commit the next pages up to @pages_in_all. 0; -ENOMEM; -EBUSY: the chunk is inherited or shared with a forked child,
+ * take another. */
 HF_MUST_USE int pool_chunk_grow(struct chunk *chunk, uint32_t pages_in_all, uint64_t floor_pages);
-/* Give pages [first, first+count) of a used chunk back to the kernel and the ledger. They read as zero if grown again. */
+/* Give pages [first, first+count) of a used chunk back to the kernel and the ledger. They read as zero if grown again.
+ */
 void pool_chunk_shrink(struct chunk *chunk, uint32_t first, uint32_t count);
 void pool_chunk_put(struct chunk *chunk);
 
 /*
- * A run that holds @bytes from its first byte, aligned to @align_bytes (a power of two, >= CHUNK_BYTES or 0), with
+ * A run that holds @bytes from its first byte, aligned to @align_bytes (a power of two up to 16 GiB, else NULL), with
  * exactly the pages that @bytes needs committed. Never fails for fragmentation while enough pages are idle:
  * scattered idle chunks are given back and as many pages committed in one piece.
  * *zero_out: all of it is known to read as zero.
  */
 HF_MUST_USE struct chunk *pool_span_take(size_t bytes, size_t align_bytes, uint64_t floor_pages, bool *zero_out);
 void pool_span_put(struct chunk *first);
-/* Make it @bytes long where it stands. 0, -ENOMEM (no pages), -ENOSPC (something is behind it), -EBUSY (epoch). Shrinking always works. */
+/* The span that @address lies in, or NULL: for messages and heap_owns(). Blocks inside a large span have no
+ * descriptors. */
+struct chunk *pool_span_around(const void *address);
+/* Make it @bytes long where it stands. 0, -ENOMEM (no pages), -ENOSPC (something is behind it), -EBUSY (epoch).
+ * Shrinking always works. */
 HF_MUST_USE int pool_span_resize(struct chunk *first, size_t bytes, uint64_t floor_pages);
 /* A new longer run with the old one's pages moved into it, not copied; the old run is gone. NULL: nothing changed. */
 HF_MUST_USE struct chunk *pool_span_move(struct chunk *first, size_t bytes, uint64_t floor_pages);
@@ -119,6 +128,8 @@ void pool_set_strict(void);
 void pool_fork_prepare(void);
 void pool_fork_parent(pid_t child_or_error);
 void pool_fork_child(void);
+/* What a child of a fork at this instant inherits: committed, less idle and spare. With the pool's lock held. */
+uint64_t pool_held_pages(void);
 /* True once in a process that a raw clone made without fork's handlers; it has then been put in order. */
 bool pool_raw_clone_check(void);
 
