@@ -1,0 +1,735 @@
+/* Fault injection: each filter, their order, and that what is counted is exact whatever the number of threads. */
+#include "base/compiler.h"
+#include "probe/probe.h"
+#include "support/child.h"
+
+#include <holdfast/alloc.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+static_assert((uint32_t)PROBE_CLASS_ATOMIC == HF_ATOMIC, "the numbers of holdfast/alloc.h");
+static_assert((uint32_t)PROBE_CLASS_NORETRY == HF_NORETRY, "the numbers of holdfast/alloc.h");
+static_assert((uint32_t)PROBE_CLASS_RETRY == HF_RETRY, "the numbers of holdfast/alloc.h");
+
+enum { THREADS = 4, ASKS = 20000 };
+
+static int reset(void **state)
+{
+	struct probe_settings settings;
+
+	(void)state;
+	probe_off();
+	probe_settings_default(&settings);
+	probe_configure(&settings);
+	return 0;
+}
+
+/* Everything fails, until a test says otherwise. */
+static struct probe_settings all_fail(void)
+{
+	struct probe_settings settings;
+
+	probe_settings_default(&settings);
+	settings.probability_percent = 100;
+	settings.times = -1;
+	return settings;
+}
+
+static bool ask(size_t bytes)
+{
+	return probe_should_fail(PROBE_CLASS_RETRY, bytes);
+}
+
+static struct probe_settings now(void)
+{
+	struct probe_settings settings;
+
+	probe_get(&settings);
+	return settings;
+}
+
+/* Not by memcmp: there is padding. */
+static void assert_same(const struct probe_settings *a, const struct probe_settings *b)
+{
+	assert_int_equal(a->probability_percent, b->probability_percent);
+	assert_int_equal(a->interval, b->interval);
+	assert_int_equal(a->times, b->times);
+	assert_int_equal(a->space_bytes, b->space_bytes);
+	assert_int_equal(a->size_min_bytes, b->size_min_bytes);
+	assert_int_equal(a->size_max_bytes, b->size_max_bytes);
+	assert_int_equal(a->classes, b->classes);
+	assert_int_equal(a->seed, b->seed);
+	assert_int_equal(a->deny_commits, b->deny_commits);
+}
+
+/* ---- the knobs, one by one ---- */
+
+static void by_default_nothing_fails_or_is_armed(void **state)
+{
+	(void)state;
+	assert_false(probe_is_armed());
+	for (int i = 0; i < 1000; i++)
+		assert_false(ask(16));
+	assert_int_equal(now().interval, 1);
+	assert_int_equal(now().times, 1);
+}
+
+static void probability_100_fails_all(void **state)
+{
+	const struct probe_settings settings = all_fail();
+	const uint64_t before = probe_injected();
+
+	(void)state;
+	probe_configure(&settings);
+	assert_true(probe_is_armed());
+	for (int i = 0; i < 1000; i++)
+		assert_true(ask(16));
+	assert_int_equal(probe_injected(), before + 1000);
+}
+
+static uint64_t draw_64(void)
+{
+	uint64_t pattern = 0;
+
+	for (int i = 0; i < 64; i++)
+		pattern = pattern << 1 | ask(16);
+	return pattern;
+}
+
+static void the_same_seed_draws_the_same(void **state)
+{
+	struct probe_settings settings = all_fail();
+	uint64_t first, other;
+
+	(void)state;
+	settings.probability_percent = 50;
+	settings.seed = 12345;
+	probe_configure(&settings);
+	first = draw_64();
+	assert_int_not_equal(first, 0);
+	assert_int_not_equal(first, UINT64_MAX);
+	assert_int_not_equal(draw_64(), first);
+	probe_configure(&settings);
+	assert_int_equal(draw_64(), first);
+	settings.seed = 12346;
+	probe_configure(&settings);
+	other = draw_64();
+	assert_int_not_equal(other, first);
+}
+
+static void a_seed_of_zero_is_drawn_and_can_be_read(void **state)
+{
+	struct probe_settings settings = all_fail();
+	uint64_t first;
+
+	(void)state;
+	settings.probability_percent = 50;
+	probe_configure(&settings);
+	first = draw_64();
+	settings.seed = now().seed;
+	assert_int_not_equal(settings.seed, 0);
+	probe_configure(&settings);
+	assert_int_equal(draw_64(), first);
+	settings.seed = 0;
+	probe_configure(&settings);
+	assert_int_not_equal(draw_64(), first);
+}
+
+/* Not a matter of chance: with this seed it is always the same number, and it lies where it must. */
+static void probability_is_a_share_in_percent(void **state)
+{
+	static const uint32_t percents[] = {1, 10, 50, 99};
+
+	(void)state;
+	for (size_t i = 0; i < HF_COUNT_OF(percents); i++) {
+		struct probe_settings settings = all_fail();
+		uint32_t failed = 0;
+
+		settings.probability_percent = percents[i];
+		settings.seed = 1;
+		probe_configure(&settings);
+		for (int k = 0; k < 100000; k++)
+			failed += ask(16);
+		assert_in_range(failed, percents[i] * 1000 - 500, percents[i] * 1000 + 500);
+	}
+}
+
+static void interval_fails_every_nth(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.interval = 3;
+	probe_configure(&settings);
+	for (int i = 1; i <= 30; i++)
+		assert_int_equal(ask(16), i % 3 == 0);
+	settings.interval = 0; /* is 1 */
+	probe_configure(&settings);
+	assert_true(ask(16));
+}
+
+static void times_is_the_most_that_fail(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.times = 3;
+	probe_configure(&settings);
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(now().times, i < 3 ? 3 - i : 0);
+		assert_int_equal(ask(16), i < 3);
+	}
+}
+
+static void space_succeeds_first(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.space_bytes = 100;
+	probe_configure(&settings);
+	assert_false(ask(60)); /* 40 left */
+	assert_int_equal(now().space_bytes, 40);
+	assert_true(ask(41));
+	assert_true(ask(40)); /* space > size, as the kernel has it */
+	assert_false(ask(39));
+	assert_int_equal(now().space_bytes, 1);
+	assert_true(ask(1));
+	assert_false(ask(0));
+}
+
+static void size_selects(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.size_min_bytes = 100;
+	settings.size_max_bytes = 200;
+	probe_configure(&settings);
+	assert_false(ask(99));
+	assert_true(ask(100));
+	assert_true(ask(200));
+	assert_false(ask(201));
+}
+
+static void class_selects(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.classes = 1u << PROBE_CLASS_ATOMIC | 1u << PROBE_CLASS_RETRY;
+	probe_configure(&settings);
+	assert_true(probe_should_fail(PROBE_CLASS_ATOMIC, 16));
+	assert_false(probe_should_fail(PROBE_CLASS_NORETRY, 16));
+	assert_true(probe_should_fail(PROBE_CLASS_RETRY, 16));
+}
+
+/* ---- their order: what a filter lets pass, those behind it do not count ---- */
+
+static void probability_0_comes_before_all_others(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.probability_percent = 0;
+	settings.space_bytes = 100;
+	settings.times = 5;
+	probe_configure(&settings);
+	assert_false(ask(60));
+	assert_int_equal(now().space_bytes, 100);
+	assert_int_equal(now().times, 5);
+}
+
+static void size_and_class_come_before_space(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.space_bytes = 100;
+	settings.size_min_bytes = 50;
+	settings.classes = 1u << PROBE_CLASS_RETRY;
+	probe_configure(&settings);
+	assert_false(ask(49));
+	assert_false(probe_should_fail(PROBE_CLASS_ATOMIC, 60));
+	assert_int_equal(now().space_bytes, 100);
+	assert_false(ask(60));
+	assert_int_equal(now().space_bytes, 40);
+}
+
+static void times_0_comes_before_space(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.space_bytes = 100;
+	settings.times = 0;
+	probe_configure(&settings);
+	assert_false(ask(60));
+	assert_int_equal(now().space_bytes, 100);
+}
+
+static void space_comes_before_interval(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.space_bytes = 100;
+	settings.interval = 2;
+	probe_configure(&settings);
+	assert_false(ask(50)); /* space: not counted by the interval */
+	assert_false(ask(60)); /* the first */
+	assert_true(ask(60));  /* the second */
+	assert_false(ask(10)); /* space */
+	assert_false(ask(60));
+	assert_true(ask(60));
+}
+
+static void interval_comes_before_probability(void **state)
+{
+	struct probe_settings settings = all_fail();
+	uint64_t pattern;
+
+	(void)state;
+	settings.probability_percent = 50;
+	settings.seed = 12345;
+	probe_configure(&settings);
+	pattern = draw_64();
+	settings.interval = 3;
+	probe_configure(&settings);
+	for (int i = 63; i >= 0; i--) { /* every third ask is a draw, and the draws are the same */
+		assert_false(ask(16));
+		assert_false(ask(16));
+		assert_int_equal(ask(16), pattern >> i & 1);
+	}
+}
+
+static void probability_comes_before_times(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.probability_percent = 50;
+	settings.seed = 12345;
+	settings.times = 10;
+	probe_configure(&settings);
+	for (int64_t left = 10; left > 0;) {
+		left -= ask(16);
+		assert_int_equal(now().times, left); /* only what fails is taken off */
+	}
+	for (int i = 0; i < 100; i++)
+		assert_false(ask(16));
+}
+
+/* ---- fail_nth ---- */
+
+static void fail_nth_fails_the_nth_once(void **state)
+{
+	(void)state;
+	for (unsigned n = 1; n <= 5; n++) {
+		const uint64_t before = probe_injected();
+
+		probe_fail_nth(n);
+		assert_true(probe_is_armed());
+		for (unsigned i = 1; i <= 10; i++) {
+			assert_int_equal(ask(16), i == n);
+			assert_int_equal(probe_fired(), i >= n);
+		}
+		assert_false(probe_is_armed());
+		assert_int_equal(probe_injected(), before + 1);
+	}
+}
+
+static void fail_nth_comes_before_all_others(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.probability_percent = 0;
+	settings.classes = 0;
+	settings.size_min_bytes = settings.size_max_bytes = 7;
+	settings.times = 0;
+	settings.space_bytes = 1 << 20;
+	settings.interval = 100;
+	probe_configure(&settings);
+	probe_fail_nth(2);
+	assert_false(ask(16));
+	assert_true(ask(16));
+	assert_int_equal(now().space_bytes, 1 << 20);
+	/* While it counts down, the knobs do not fail anything, as in the kernel. */
+	settings = all_fail();
+	settings.times = 5;
+	probe_configure(&settings);
+	probe_fail_nth(3);
+	assert_false(ask(16));
+	assert_false(ask(16));
+	assert_true(ask(16));
+	assert_int_equal(now().times, 4); /* and it counts as one of theirs */
+	assert_true(ask(16));
+	assert_int_equal(now().times, 3);
+}
+
+static void fail_nth_can_be_set_again_and_off(void **state)
+{
+	(void)state;
+	probe_fail_nth(5);
+	probe_fail_nth(1);
+	assert_true(ask(16));
+	assert_true(probe_fired());
+	probe_fail_nth(3);
+	assert_false(probe_fired());
+	probe_off();
+	assert_false(probe_is_armed());
+	for (int i = 0; i < 5; i++)
+		assert_false(ask(16));
+	probe_off();
+	probe_fail_nth(3);
+	probe_fail_nth(0);
+	assert_false(probe_is_armed());
+	probe_fail_nth(1);
+	assert_true(ask(16));
+	probe_off();
+	assert_true(probe_fired()); /* for who asks after cleaning up */
+}
+
+static int ask_in_child(void *context)
+{
+	const bool knobs = context != NULL;
+
+	if (probe_is_armed() != knobs || probe_fired() || probe_injected() != 0)
+		return 1;
+	for (int i = 0; i < 5; i++)
+		if (ask(16) != (knobs && i < 2))
+			return 2;
+	probe_fail_nth(1);
+	return ask(16) && probe_fired() && probe_is_armed() == knobs ? 0 : 3;
+}
+
+static int fork_child(void *context)
+{
+	probe_fork_child();
+	return ask_in_child(context);
+}
+
+static void fail_nth_is_not_inherited_by_fork(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	probe_fail_nth(1);
+	assert_int_equal(child_check(fork_child, NULL), 0);
+	assert_true(ask(16)); /* the parent's is still there */
+	settings.times = 2;
+	probe_configure(&settings);
+	probe_fail_nth(4);
+	assert_int_equal(child_check(fork_child, &settings), 0);
+	assert_int_equal(now().times, 2);
+}
+
+static void nothing_is_injected_or_counted_where_benign(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	probe_fail_nth(2);
+	probe_benign_enter();
+	probe_benign_enter();
+	assert_false(ask(16));
+	probe_benign_leave();
+	assert_false(ask(16));
+	assert_false(ask(16));
+	probe_benign_leave();
+	assert_false(ask(16));
+	assert_true(ask(16));
+	settings.times = 1;
+	probe_configure(&settings);
+	probe_benign_enter();
+	assert_false(ask(16));
+	probe_benign_leave();
+	assert_true(ask(16));
+}
+
+/* ---- commits ---- */
+
+static void commits_are_denied_instead_of_requests(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	probe_configure(&settings);
+	assert_false(probe_should_deny_commit(16));
+	settings.deny_commits = true;
+	settings.classes = 1u << PROBE_CLASS_ATOMIC; /* a commit has none */
+	settings.space_bytes = 10 << 12;
+	settings.size_max_bytes = 100 << 12;
+	settings.times = 2;
+	probe_configure(&settings);
+	assert_false(ask(16));
+	assert_false(probe_should_fail(PROBE_CLASS_ATOMIC, 16));
+	assert_false(probe_should_deny_commit(9)); /* space */
+	assert_true(probe_should_deny_commit(16));
+	assert_false(probe_should_deny_commit(101)); /* size */
+	assert_false(probe_should_deny_commit(UINT64_MAX));
+	assert_true(probe_should_deny_commit(100));
+	assert_false(probe_should_deny_commit(16));
+}
+
+static void fail_nth_counts_commits_where_they_are_denied(void **state)
+{
+	struct probe_settings settings;
+
+	(void)state;
+	probe_settings_default(&settings);
+	settings.deny_commits = true;
+	probe_configure(&settings);
+	assert_false(probe_is_armed());
+	probe_fail_nth(2);
+	assert_false(ask(16));
+	assert_false(probe_should_deny_commit(1));
+	assert_false(ask(16));
+	assert_true(probe_should_deny_commit(1));
+	assert_true(probe_fired());
+	assert_false(probe_should_deny_commit(1));
+}
+
+/* ---- knobs by name ---- */
+
+static void knobs_are_set_by_name(void **state)
+{
+	(void)state;
+	assert_int_equal(probe_set_knob("fail.interval", "7"), 0);
+	assert_int_equal(probe_set_knob("fail.times", "-1"), 0);
+	assert_int_equal(probe_set_knob("fail.space", "64K"), 0);
+	assert_int_equal(probe_set_knob("fail.size", "16-2M"), 0);
+	assert_int_equal(probe_set_knob("fail.class", "atomic+retry"), 0);
+	assert_int_equal(probe_set_knob("fail.commits", "1"), 0);
+	assert_int_equal(probe_set_knob("fail.seed", "18446744073709551615"), 0);
+	assert_false(probe_is_armed());
+	assert_int_equal(probe_set_knob("fail.probability", "10"), 0);
+	assert_true(probe_is_armed());
+	assert_int_equal(now().probability_percent, 10);
+	assert_int_equal(now().interval, 7);
+	assert_int_equal(now().times, -1);
+	assert_int_equal(now().space_bytes, 65536);
+	assert_int_equal(now().size_min_bytes, 16);
+	assert_int_equal(now().size_max_bytes, 2 << 20);
+	assert_int_equal(now().classes, 1u << PROBE_CLASS_ATOMIC | 1u << PROBE_CLASS_RETRY);
+	assert_true(now().deny_commits);
+	assert_true(now().seed == UINT64_MAX);
+	assert_int_equal(probe_set_knob("fail.size", "1T"), 0);
+	assert_true(now().size_min_bytes == (uint64_t)1 << 40 && now().size_max_bytes == (uint64_t)1 << 40);
+	assert_int_equal(probe_set_knob("fail.class", "noretry"), 0);
+	assert_int_equal(now().classes, 1u << PROBE_CLASS_NORETRY);
+	assert_int_equal(probe_set_knob("fail.class", "all"), 0);
+	assert_int_equal(now().classes, UINT32_MAX);
+	assert_int_equal(probe_set_knob("fail.times", "0"), 0);
+	assert_int_equal(now().times, 0);
+	assert_int_equal(probe_set_knob("fail.probability", "20"), 0);
+	assert_int_equal(probe_set_knob("fail.probability", "0"), 0);
+	assert_false(probe_is_armed());
+}
+
+static void a_knob_leaves_what_the_others_have_left(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.times = 5;
+	settings.space_bytes = 100;
+	probe_configure(&settings);
+	assert_false(ask(60));
+	assert_true(ask(60));
+	assert_int_equal(probe_set_knob("fail.size", "1-1000"), 0);
+	assert_int_equal(now().times, 4);
+	assert_int_equal(now().space_bytes, 40);
+}
+
+static void bad_knobs_are_refused_and_change_nothing(void **state)
+{
+	static const char *const bad[][2] = {{"fail.probability", "101"}, {"fail.probability", "-1"},
+		{"fail.probability", ""}, {"fail.probability", "5%"}, {"fail.probability", " 5"},
+		{"fail.interval", "0"}, {"fail.interval", "4294967296"}, {"fail.interval", "x"}, {"fail.times", "-2"},
+		{"fail.times", "9223372036854775808"}, {"fail.times", "1K"}, {"fail.space", "K"},
+		{"fail.space", "64KB"}, {"fail.space", "18446744073709551616"}, {"fail.space", "16777216T"},
+		{"fail.space", "-1"}, {"fail.size", "-"}, {"fail.size", "5-"}, {"fail.size", "5-4"},
+		{"fail.size", "5-6-7"}, {"fail.size", "5,6"}, {"fail.class", ""}, {"fail.class", "nofail"},
+		{"fail.class", "atomic+"}, {"fail.class", "+atomic"}, {"fail.class", "atomi"},
+		{"fail.class", "atomic,retry"}, {"fail.commits", "2"}, {"fail.commits", "yes"},
+		{"fail.seed", "18446744073709551616"}, {"fail.seed", "0x1"}};
+	struct probe_settings before, after;
+
+	(void)state;
+	before = now();
+	for (size_t i = 0; i < HF_COUNT_OF(bad); i++) {
+		if (probe_set_knob(bad[i][0], bad[i][1]) != -EINVAL)
+			fail_msg("%s=%s was accepted", bad[i][0], bad[i][1]);
+		after = now();
+		assert_same(&before, &after);
+	}
+	assert_int_equal(probe_set_knob("fail.propability", "5"), -ENOENT);
+	assert_int_equal(probe_set_knob("fail.", "5"), -ENOENT);
+	assert_int_equal(probe_set_knob("", ""), -ENOENT);
+}
+
+static void every_knob_that_is_named_exists(void **state)
+{
+	char names[256], *rest = NULL;
+	int count = 0;
+
+	(void)state;
+	(void)snprintf(names, sizeof names, "%s", probe_knob_names());
+	for (char *name = strtok_r(names, ", ", &rest); name; name = strtok_r(NULL, ", ", &rest), count++)
+		assert_int_equal(probe_set_knob(name, "bad"), -EINVAL);
+	assert_int_equal(count, 8);
+}
+
+/* ---- threads ---- */
+
+static void *ask_often(void *failed)
+{
+	for (int i = 0; i < ASKS; i++)
+		*(int *)failed += ask(1);
+	return NULL;
+}
+
+/* How many fail in all, when @THREADS ask @ASKS times each. */
+static int ask_by_threads(void)
+{
+	int failed[THREADS] = {0}, sum = 0;
+	pthread_t threads[THREADS];
+
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, ask_often, &failed[i]), 0);
+	for (int i = 0; i < THREADS; i++) {
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+		sum += failed[i];
+	}
+	return sum;
+}
+
+static void times_are_exact_under_threads(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.times = THREADS * ASKS / 2 + 1;
+	probe_configure(&settings);
+	assert_int_equal(ask_by_threads(), THREADS * ASKS / 2 + 1);
+	assert_int_equal(now().times, 0);
+}
+
+static void space_is_exact_under_threads(void **state)
+{
+	struct probe_settings settings = all_fail();
+
+	(void)state;
+	settings.space_bytes = THREADS * ASKS / 2 + 1; /* the last byte of it stays: space > size */
+	probe_configure(&settings);
+	assert_int_equal(ask_by_threads(), THREADS * ASKS / 2);
+	assert_int_equal(now().space_bytes, 1);
+}
+
+static void intervals_and_draws_are_exact_under_threads(void **state)
+{
+	struct probe_settings settings = all_fail();
+	int alone = 0;
+
+	(void)state;
+	settings.interval = 7;
+	probe_configure(&settings);
+	assert_int_equal(ask_by_threads(), THREADS * ASKS / 7);
+	settings.interval = 1;
+	settings.probability_percent = 30;
+	settings.seed = 5;
+	probe_configure(&settings);
+	for (int i = 0; i < THREADS * ASKS; i++)
+		alone += ask(1);
+	probe_configure(&settings);
+	assert_int_equal(ask_by_threads(), alone); /* the same draws, whoever has which */
+}
+
+static void *fail_mine(void *context)
+{
+	const unsigned nth = *(unsigned *)context;
+
+	for (int round = 0; round < 500; round++) {
+		probe_fail_nth(nth);
+		for (unsigned i = 1; i <= nth; i++)
+			if (ask(16) != (i == nth))
+				return context;
+		if (!probe_fired())
+			return context;
+		probe_fail_nth(nth);
+		probe_off();
+	}
+	return NULL;
+}
+
+static void fail_nth_is_each_thread_s_own(void **state)
+{
+	unsigned nth[THREADS];
+	pthread_t threads[THREADS];
+
+	(void)state;
+	for (unsigned i = 0; i < THREADS; i++) {
+		nth[i] = i + 1;
+		assert_int_equal(pthread_create(&threads[i], NULL, fail_mine, &nth[i]), 0);
+	}
+	for (int i = 0; i < 1000; i++)
+		assert_false(ask(16)); /* this thread has none */
+	for (int i = 0; i < THREADS; i++) {
+		void *wrong = NULL;
+
+		assert_int_equal(pthread_join(threads[i], &wrong), 0);
+		assert_null(wrong);
+	}
+	assert_false(probe_is_armed());
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(by_default_nothing_fails_or_is_armed, reset),
+		cmocka_unit_test_setup(probability_100_fails_all, reset),
+		cmocka_unit_test_setup(the_same_seed_draws_the_same, reset),
+		cmocka_unit_test_setup(a_seed_of_zero_is_drawn_and_can_be_read, reset),
+		cmocka_unit_test_setup(probability_is_a_share_in_percent, reset),
+		cmocka_unit_test_setup(interval_fails_every_nth, reset),
+		cmocka_unit_test_setup(times_is_the_most_that_fail, reset),
+		cmocka_unit_test_setup(space_succeeds_first, reset),
+		cmocka_unit_test_setup(size_selects, reset),
+		cmocka_unit_test_setup(class_selects, reset),
+		cmocka_unit_test_setup(probability_0_comes_before_all_others, reset),
+		cmocka_unit_test_setup(size_and_class_come_before_space, reset),
+		cmocka_unit_test_setup(times_0_comes_before_space, reset),
+		cmocka_unit_test_setup(space_comes_before_interval, reset),
+		cmocka_unit_test_setup(interval_comes_before_probability, reset),
+		cmocka_unit_test_setup(probability_comes_before_times, reset),
+		cmocka_unit_test_setup(fail_nth_fails_the_nth_once, reset),
+		cmocka_unit_test_setup(fail_nth_comes_before_all_others, reset),
+		cmocka_unit_test_setup(fail_nth_can_be_set_again_and_off, reset),
+		cmocka_unit_test_setup(fail_nth_is_not_inherited_by_fork, reset),
+		cmocka_unit_test_setup(nothing_is_injected_or_counted_where_benign, reset),
+		cmocka_unit_test_setup(commits_are_denied_instead_of_requests, reset),
+		cmocka_unit_test_setup(fail_nth_counts_commits_where_they_are_denied, reset),
+		cmocka_unit_test_setup(knobs_are_set_by_name, reset),
+		cmocka_unit_test_setup(a_knob_leaves_what_the_others_have_left, reset),
+		cmocka_unit_test_setup(bad_knobs_are_refused_and_change_nothing, reset),
+		cmocka_unit_test_setup(every_knob_that_is_named_exists, reset),
+		cmocka_unit_test_setup(times_are_exact_under_threads, reset),
+		cmocka_unit_test_setup(space_is_exact_under_threads, reset),
+		cmocka_unit_test_setup(intervals_and_draws_are_exact_under_threads, reset),
+		cmocka_unit_test_setup(fail_nth_is_each_thread_s_own, reset),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
