@@ -1,0 +1,276 @@
+/*
+ * Which of the processes below this one run without the drop-in? Looked at from outside, by sampling: a program that
+ * runs for less than two samples is seen only if it is static or setuid, and one that is shorter than a sample not at
+ * all.
+ *
+ * This process is a subreaper, so that all that it has started stays below it.
+ */
+#include "tool.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	KINDS_MAX = 32,
+	COMMAND_BYTES = 64,
+	INTERVAL_MS = 250,
+	INTERVAL_MAX_MS = 5000,
+	COST_FACTOR = 50,	/* 2% of one CPU */
+	LOOK_AGAIN_SAMPLES = 8, /* an exec may keep the name */
+};
+
+struct process {
+	pid_t pid, parent;
+	unsigned long long started; /* with the pid: who it is */
+	char command[COMMAND_BYTES];
+	char state;
+	bool is_below;
+	/* From one sample to the next. */
+	unsigned lacking;   /* samples in which it had no drop-in */
+	unsigned countdown; /* samples until it is looked at again */
+	bool is_counted;
+};
+
+struct processes {
+	struct process *list;
+	size_t count, room;
+};
+
+struct kind {
+	char name[COMMAND_BYTES];
+	const char *why;
+	unsigned count;
+};
+
+static struct processes before;
+static struct kind kinds[KINDS_MAX];
+static size_t kind_count;
+
+void cover_note(const char *name, const char *why)
+{
+	for (size_t i = 0; i < kind_count; i++) {
+		if (strcmp(kinds[i].name, name) == 0 && strcmp(kinds[i].why, why) == 0) {
+			kinds[i].count++;
+			return;
+		}
+	}
+	if (kind_count == KINDS_MAX)
+		return;
+	(void)snprintf(kinds[kind_count].name, sizeof kinds[0].name, "%s", name);
+	kinds[kind_count].why = why;
+	kinds[kind_count++].count = 1;
+}
+
+bool cover_uncovered_at(size_t index, const char **name_out, const char **why_out, unsigned *count_out)
+{
+	if (index >= kind_count)
+		return false;
+	*name_out = kinds[index].name;
+	*why_out = kinds[index].why;
+	*count_out = kinds[index].count;
+	return true;
+}
+
+static bool read_text(const char *path, char *text, size_t bytes)
+{
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length;
+
+	if (fd < 0)
+		return false;
+	length = read(fd, text, bytes - 1);
+	(void)close(fd);
+	text[length > 0 ? length : 0] = '\0';
+	return length > 0;
+}
+
+/* "PID (COMMAND) STATE PARENT ..."; the command may hold anything, also parentheses. */
+static bool read_process(pid_t pid, struct process *process)
+{
+	char path[40], text[1024];
+	char *open_at, *close_at;
+	int parent;
+
+	(void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	if (!read_text(path, text, sizeof text))
+		return false;
+	open_at = strchr(text, '(');
+	close_at = strrchr(text, ')');
+	if (!open_at || !close_at || close_at < open_at)
+		return false;
+	*close_at = '\0';
+	*process = (struct process){.pid = pid};
+	make_printable(open_at + 1, process->command, sizeof process->command);
+	/* Fields 3, 4 and 22. */
+	if (sscanf(close_at + 2, "%c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+		    &process->state, &parent, &process->started) != 3)
+		return false;
+	process->parent = parent;
+	return true;
+}
+
+static void read_all(struct processes *now)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+
+	while (proc && (entry = readdir(proc))) {
+		struct process process;
+
+		if (!isdigit((unsigned char)entry->d_name[0]) || !read_process(atoi(entry->d_name), &process))
+			continue;
+		if (now->count == now->room) {
+			const size_t room = now->room ? now->room * 2 : 64;
+			struct process *more = reallocarray(now->list, room, sizeof *more);
+
+			if (!more)
+				break;
+			now->list = more;
+			now->room = room;
+		}
+		now->list[now->count++] = process;
+	}
+	if (proc)
+		(void)closedir(proc);
+}
+
+static struct process *find(const struct processes *processes, pid_t pid)
+{
+	for (size_t i = 0; i < processes->count; i++) {
+		if (processes->list[i].pid == pid)
+			return &processes->list[i];
+	}
+	return NULL;
+}
+
+/* Marks until nothing changes; a tree is seldom deep, and parents usually come first. */
+static void mark_below(struct processes *now)
+{
+	const pid_t self = getpid();
+	bool changed = true;
+
+	while (changed) {
+		changed = false;
+		for (size_t i = 0; i < now->count; i++) {
+			struct process *process = &now->list[i];
+			const struct process *parent;
+
+			if (process->is_below)
+				continue;
+			parent = process->parent == self ? NULL : find(now, process->parent);
+			if (process->parent == self || (parent && parent->is_below)) {
+				process->is_below = true;
+				changed = true;
+			}
+		}
+	}
+}
+
+/* Does it have the drop-in? -1: that cannot be seen. */
+static int has_drop_in(pid_t pid)
+{
+	char path[40], line[4096];
+	int found = 0;
+	FILE *maps;
+
+	(void)snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+	maps = fopen(path, "re");
+	if (!maps)
+		return -1;
+	while (!found && fgets(line, sizeof line, maps))
+		found = strstr(line, "/libholdfast-malloc.so") != NULL;
+	if (!found && ferror(maps))
+		found = -1;
+	(void)fclose(maps);
+	return found;
+}
+
+static const char *why_uncovered(struct process *process)
+{
+	const int found = has_drop_in(process->pid);
+	char path[40];
+	const char *why;
+
+	if (found > 0) {
+		process->lacking = 0;
+		return NULL;
+	}
+	if (found < 0)
+		return ++process->lacking < 2 ? NULL : "it runs as somebody else";
+	(void)snprintf(path, sizeof path, "/proc/%d/exe", (int)process->pid);
+	why = cover_check_file(path);
+	if (why)
+		return why;
+	/* Once may be the moment between exec and the loader, or between fork and exec. */
+	return ++process->lacking < 2 ? NULL : "it was started without LD_PRELOAD";
+}
+
+static void look(struct process *process)
+{
+	const struct process *known = find(&before, process->pid);
+	const char *why;
+
+	if (known && known->started == process->started && strcmp(known->command, process->command) == 0) {
+		process->lacking = known->lacking;
+		process->countdown = known->countdown;
+		process->is_counted = known->is_counted;
+	}
+	if (process->is_counted)
+		return;
+	if (process->countdown > 0 && process->lacking == 0) {
+		process->countdown--;
+		return;
+	}
+	process->countdown = LOOK_AGAIN_SAMPLES;
+	why = why_uncovered(process);
+	if (!why)
+		return;
+	process->is_counted = true;
+	cover_note(process->command, why);
+}
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void sample(void)
+{
+	struct processes now = {NULL, 0, 0};
+
+	read_all(&now);
+	mark_below(&now);
+	for (size_t i = 0; i < now.count; i++) {
+		if (now.list[i].is_below && now.list[i].state != 'Z' && now.list[i].state != 'X')
+			look(&now.list[i]);
+	}
+	free(before.list);
+	before = now;
+}
+
+unsigned cover_sample(void)
+{
+	static uint64_t due_us;
+	const uint64_t start_us = now_us();
+	uint64_t interval_us;
+
+	if (start_us >= due_us) {
+		sample();
+		interval_us = (now_us() - start_us) * COST_FACTOR;
+		if (interval_us < INTERVAL_MS * 1000)
+			interval_us = INTERVAL_MS * 1000;
+		if (interval_us > INTERVAL_MAX_MS * 1000)
+			interval_us = INTERVAL_MAX_MS * 1000;
+		due_us = start_us + interval_us;
+	}
+	return (unsigned)((due_us - start_us) / 1000) + 1;
+}
