@@ -16,9 +16,16 @@ enum { SPINS = 64 };
 #ifdef HF_DEBUG
 static __thread uint64_t ranks_held __attribute__((tls_model("initial-exec"))); /* bit per rank */
 
+/* Before waiting for it: a thread that takes a lock twice is to die with a message, not to hang. */
+static void check_order(const struct lock *lock)
+{
+	HF_VERIFY_OP(lock->rank, >, LOCK_RANK_NONE);
+	HF_VERIFY_OP(lock->rank, <, LOCK_RANK_COUNT);
+	HF_VERIFY_OP(ranks_held >> lock->rank, ==, 0); /* rising rank only */
+}
+
 static void note_taken(const struct lock *lock)
 {
-	HF_VERIFY_OP(ranks_held >> lock->rank, ==, 0); /* rising rank only */
 	ranks_held |= (uint64_t)1 << lock->rank;
 }
 
@@ -38,6 +45,11 @@ bool lock_any_held(void)
 	return ranks_held != 0;
 }
 #else
+static void check_order(const struct lock *lock)
+{
+	(void)lock;
+}
+
 static void note_taken(const struct lock *lock)
 {
 	(void)lock;
@@ -70,6 +82,7 @@ bool lock_try_take(struct lock *lock)
 {
 	uint32_t free_state = 0;
 
+	check_order(lock);
 	/* Acquire: pairs with the release in lock_put(). */
 	if (!atomic_compare_exchange_strong_explicit(
 		    &lock->state, &free_state, 1, memory_order_acquire, memory_order_relaxed))
@@ -83,6 +96,8 @@ static HF_NOINLINE void take_slow(struct lock *lock)
 	for (int i = 0; i < SPINS; i++) {
 		uint32_t free_state = 0;
 
+		/* Acquire: pairs with the release in lock_put(). The load only saves the cache line from being taken
+		 * away. */
 		if (atomic_load_explicit(&lock->state, memory_order_relaxed) == 0 &&
 			atomic_compare_exchange_weak_explicit(
 				&lock->state, &free_state, 1, memory_order_acquire, memory_order_relaxed))
@@ -98,6 +113,8 @@ void lock_take(struct lock *lock)
 {
 	uint32_t free_state = 0;
 
+	check_order(lock);
+	/* Acquire: pairs with the release in lock_put(). */
 	if (HF_UNLIKELY(!atomic_compare_exchange_strong_explicit(
 		    &lock->state, &free_state, 1, memory_order_acquire, memory_order_relaxed)))
 		take_slow(lock);
