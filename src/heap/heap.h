@@ -37,10 +37,16 @@ HF_MUST_USE void *heap_move(void *object, size_t bytes, uint64_t floor_pages);
 size_t heap_usable(const void *object);
 bool heap_owns(const void *address); /* is it inside any memory of ours? */
 
-/* Give back what this thread's heap, and exited threads' heaps, hold without using; then the pool's idle memory. Pages given back. */
+/*
+ * Give back what this thread's heap, and exited threads' heaps, hold without using; then the pool's idle memory.
+ * The pages given back.
+ */
 uint64_t heap_trim(void);
 
-/* While set, every fast path of every thread misses (set before the threads that must be seen start, or see heap.c on when it takes hold). */
+/*
+ * While set, every fast path of every thread misses: of this thread and of those that begin later at once, of others
+ * from their next miss on.
+ */
 void heap_set_watched(bool watched);
 
 struct heap_stats {

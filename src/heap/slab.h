@@ -1,0 +1,243 @@
+/*
+ * A slab: one chunk cut into objects of one size. What is known of it lies in the chunk's descriptor, out of
+ * the program's reach; only the links of free objects lie in the objects.
+ *
+ * Not here: which slabs a thread has, and which it uses next (theap.h).
+ * Life: slab_create(), then CURRENT, AVAILABLE and FULL in turn, slab_destroy().
+ *
+ * S1: an object is in exactly one place: with the program, on the local list, on the remote list, or not cut yet.
+ * S2: an object is on a list only if its first word is slab_link(key, object, next), and objects that are handed
+ *     out begin with 0. So a word that decodes says "free already", and one that does not, in a free object, "damaged".
+ * S3: AVAILABLE: countdown == objects cut and not on the local list. FULL: none is on it, and countdown == 1.
+ *     CURRENT: countdown is large and means nothing, so that allocation need not count.
+ * S4: every object that was ever handed out lies below @cut (raised before objects are cut: fork relies on it).
+ * slab_check() verifies them.
+ */
+#ifndef HF_HEAP_SLAB_H
+#define HF_HEAP_SLAB_H
+
+#include "base/assert.h"
+#include "base/list.h"
+#include "heap/class.h"
+#include "pool/pool.h"
+
+#include <stdatomic.h>
+
+struct theap;
+
+enum slab_state {
+	SLAB_NONE,	/* not a slab's descriptor */
+	SLAB_CURRENT,	/* its owner allocates from it */
+	SLAB_AVAILABLE, /* on its owner's list of its class: has objects to give */
+	SLAB_FULL,	/* on no list: free objects announce themselves */
+	SLAB_SPARE,	/* empty, and kept as its owner's next of its class: on the list, at its end */
+};
+
+/* Lies in chunk.heap_words, which the pool zeroes before it hands out the chunk. */
+struct slab {
+	/* Any thread reads the owner to know whether it is itself. Atomic; changes under the lock of theap.h only. */
+	_Atomic(struct theap *) owner;
+	/* The owner's alone. */
+	void *free;	       /* the local list: the first object, or &slab_nothing */
+	uint64_t key;	       /* immutable. Of the links: differs by slab and by life, see slab_key() */
+	uint32_t magic;	       /* immutable. 2^32 / object_bytes, rounded up: see slab_is_start() */
+	uint32_t countdown;    /* frees until the owner must look at the slab: S3 */
+	uint32_t object_bytes; /* immutable */
+	_Atomic uint16_t
+		cut; /* objects cut so far; other threads read it, to see through pointers that were never handed out */
+	uint16_t cut_limit; /* objects that the committed pages hold */
+	uint8_t cls;	    /* immutable */
+	uint8_t state;	    /* enum slab_state */
+	bool fresh;	    /* what is not cut yet reads as zero */
+	bool stuck;	    /* the pool will not let it grow (-EBUSY) */
+	/* The second cache line: other threads write here. */
+	_Atomic uint64_t remote; /* see REMOTE_* */
+	struct slab *queue_next; /* while queued: written by the thread that queues, read by the owner */
+	struct list in_class;	 /* AVAILABLE, SPARE: theap.classes[].available. The owner's alone */
+	struct list in_theap;	 /* theap.slabs; under the lock of theap.h */
+} __attribute__((may_alias));
+static_assert(sizeof(struct slab) <= CHUNK_HEAP_WORDS * sizeof(uint64_t), "a slab fits its descriptor");
+static_assert(offsetof(struct chunk, heap_words) + offsetof(struct slab, remote) == 64, "remote frees have a line");
+
+/*
+ * The remote word: {head: 16, count: 16, notify_at: 16, queued: 1, generation: 15}.
+ * head: offset of the first object of the list, REMOTE_END if there is none. notify_at: when the count reaches it,
+ * whoever pushes also queues the slab with its owner; 0: never.
+ * queued: the slab is in its owner's queue, or is about to be put there by whoever set this. As long as it is set, in
+ * this generation (of forks), the slab keeps its owner and is not given back.
+ */
+#define REMOTE_END UINT64_C(0xffff) /* no object begins there: it is odd */
+#define REMOTE_QUEUED (UINT64_C(1) << 48)
+
+static inline uint64_t remote_make(uint64_t head, uint64_t count, uint64_t notify_at)
+{
+	return head | count << 16 | notify_at << 32;
+}
+
+static inline uint32_t remote_count(uint64_t word)
+{
+	return (uint32_t)(word >> 16) & 0xffff;
+}
+
+static inline uint32_t remote_notify_at(uint64_t word)
+{
+	return (uint32_t)(word >> 32) & 0xffff;
+}
+
+/* ---- where things are ---- */
+
+static inline struct slab *slab_of(struct chunk *chunk)
+{
+	return (struct slab *)chunk->heap_words;
+}
+
+static inline struct chunk *slab_chunk(const struct slab *slab)
+{
+	return HF_CONTAINER_OF((uint64_t *)(void *)slab, struct chunk, heap_words[0]);
+}
+
+static inline char *slab_base(const struct slab *slab)
+{
+	return chunk_address(slab_chunk(slab));
+}
+
+static inline uint32_t slab_offset(const void *object)
+{
+	return (uint32_t)((uintptr_t)object & (CHUNK_BYTES - 1));
+}
+
+/*
+ * Is this offset a multiple of the object's size? With magic = ceil(2^32 / size), offset x magic mod 2^32 is
+ * (offset mod size) x magic + a rest below offset < magic (since offset and size are below 2^16), so it is below
+ * magic for multiples only. test_heap.c tries every offset of every class.
+ */
+static inline bool slab_is_start(const struct slab *slab, uint32_t offset)
+{
+	return (uint32_t)(offset * slab->magic) < slab->magic;
+}
+
+static inline uint32_t slab_magic(uint32_t object_bytes)
+{
+	return (uint32_t)(((uint64_t)1 << 32) / object_bytes + (((uint64_t)1 << 32) % object_bytes != 0));
+}
+
+static inline uint32_t slab_cut_count(const struct slab *slab)
+{
+	/* Relaxed: whoever was handed an object was handed it after the raise, and an older value is of no interest. */
+	return atomic_load_explicit(&((struct slab *)(uintptr_t)slab)->cut, memory_order_relaxed);
+}
+
+/* ---- links ---- */
+
+/* Ends every list. Its word is 0, which decodes under no key, so that an empty list and a last object both miss. */
+extern const uint64_t slab_nothing[2];
+
+static inline void *slab_end(void)
+{
+	return (void *)(uintptr_t)slab_nothing;
+}
+
+/*
+ * The word of a free object: object ^ next, below 2^16 unless next is the end, under the slab's key. To follow it is
+ * one xor and one comparison, and it proves itself: the next object's own word must decode as well before that
+ * object is handed out, so a damaged link leads to no object, even where the damage hit the low bits.
+ */
+static inline uint64_t slab_link(const struct slab *slab, const void *object, const void *next)
+{
+	return (uint64_t)((uintptr_t)object ^ (uintptr_t)next) ^ slab->key;
+}
+
+/* May be a link of a free object: then look for the object on the lists. Addresses have 47 bits, and a key more. */
+static inline bool slab_is_suspicious(const struct slab *slab, uint64_t word)
+{
+	return (word ^ slab->key) >> 47 == 0;
+}
+
+/* The object's words belong to the program, which may write while we look (misuse); the compiler must not assume. */
+static inline uint64_t word_load(const void *object)
+{
+	return __atomic_load_n((const uint64_t *)object, __ATOMIC_RELAXED);
+}
+
+static inline void word_store(void *object, uint64_t word)
+{
+	__atomic_store_n((uint64_t *)object, word, __ATOMIC_RELAXED);
+}
+
+/*
+ * Pops an object, or NULL: the list is empty, or this is the last object, or a link is damaged; slab_pop() tells which.
+ * The order matters to a child that fork makes in between: an object that is on the list still has its link.
+ */
+static inline void *slab_pop_fast(struct slab *slab)
+{
+	void *const object = slab->free;
+	const uint64_t distance = word_load(object) ^ slab->key;
+
+	if (HF_UNLIKELY(distance >= CHUNK_BYTES))
+		return NULL;
+	slab->free = (void *)((uintptr_t)object ^ distance);
+	atomic_signal_fence(memory_order_seq_cst);
+	word_store(object, 0); /* keeps S2 */
+	return object;
+}
+
+static inline void slab_push_local(struct slab *slab, void *object)
+{
+	word_store(object, slab_link(slab, object, slab->free));
+	atomic_signal_fence(memory_order_seq_cst); /* as above */
+	slab->free = object;
+}
+
+/* ---- slab.c: the owner's, unless it says otherwise ---- */
+
+/* Pops any object that there is, and verifies its link. NULL: the local list is empty. */
+void *slab_pop(struct slab *slab);
+/* Cut a page's worth of objects more, or one. False: none left below cut_limit. */
+bool slab_cut(struct slab *slab);
+/* One object that has never been used, NULL: none. *zero_out: it reads as zero. */
+void *slab_cut_one(struct slab *slab, bool *zero_out);
+/* Commit more pages, twice as many as there are, or all if @whole. False: no. */
+bool slab_grow(struct slab *slab, bool whole, uint64_t floor_pages);
+
+/*
+ * Take over what other threads have freed; the slab then announces itself at @notify_at remote frees (0: never).
+ * @dequeue: the slab has just left its owner's queue. Returns how many objects.
+ */
+uint32_t slab_collect(struct slab *slab, uint32_t notify_at, bool dequeue);
+/* Set when the slab announces itself. False: there are remote frees already, collect them first. */
+bool slab_arm(struct slab *slab, uint32_t notify_at);
+/* It has left a queue that a forked child does not go on with, or stays in one that it does. Nobody else runs. */
+void slab_unqueue(struct slab *slab);
+void slab_requeue(struct slab *slab);
+/* Nobody else is about to touch the slab. */
+bool slab_is_loose(const struct slab *slab);
+/* Any thread: push an object on the remote list. True: this thread must now queue the slab with its owner. */
+HF_MUST_USE bool slab_push_remote(struct slab *slab, void *object);
+
+/* A chunk becomes a slab of nobody: the caller sets the owner, and puts it on a list. NULL: the pool said no. */
+struct slab *slab_create(uint32_t cls, uint32_t pages, uint64_t floor_pages);
+/* Empty, loose, and on no list any more: back to the pool. */
+void slab_destroy(struct slab *slab);
+
+/* Objects on the local list, by walking it; dies on damage. */
+uint32_t slab_count_local(const struct slab *slab);
+/* The same from any thread while the slab cannot go away: an estimate if its owner is busy. */
+uint32_t slab_estimate_local(const struct slab *slab);
+/* Is the object on one of the lists? Exact for the owner (@mine); else a true that can be trusted. */
+bool slab_finds_free(const struct slab *slab, const void *object, bool mine);
+/*
+ * In a forked child, of a slab whose owner may have been stopped at any instruction: keep only what is certainly
+ * free, count the rest as used. Returns the objects on the rebuilt local list. See slab_look.c.
+ */
+uint32_t slab_rebuild(struct slab *slab);
+/* S1, S2, S3; dies with a message. Owner quiet. */
+void slab_check(const struct slab *slab);
+
+/* Dies: somebody wrote to @object after it was freed, or past the end of the one before it. */
+HF_NORETURN HF_COLD void slab_die_damaged(const struct slab *slab, const void *object);
+
+/* Raised by one in each forked child: what was queued before it, and is not in a queue, never will be. */
+extern uint32_t slab_generation;
+uint64_t slab_queued_mark(void);
+
+#endif
