@@ -12,7 +12,7 @@ static uint16_t span_chunk_mask(uint32_t head, uint32_t chunk)
 
 	if (pages <= before)
 		return 0;
-	return pages - before >= CHUNK_PAGES ? MASK_FULL : (uint16_t)((1U << (pages - before)) - 1);
+	return mask_of_first(pages - before);
 }
 
 static uint16_t chunk_mask(uint32_t index)

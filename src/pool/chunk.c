@@ -150,7 +150,7 @@ static struct chunk *take_empty(uint32_t pages, enum chunk_state state, uint64_t
 		return NULL;
 	}
 	struct chunk *chunk = hand_out(index, state);
-	chunk->committed_mask = mask_of(0, pages);
+	chunk->committed_mask = mask_of_first(pages);
 	chunk->is_zero = true;
 	return chunk;
 }
@@ -176,7 +176,7 @@ struct chunk *pool_chunk_take(uint32_t pages, enum chunk_state state, uint64_t f
 
 static int grow_locked(struct chunk *chunk, uint32_t pages_in_all, uint64_t floor_pages)
 {
-	const uint16_t missing = (uint16_t)(mask_of(0, pages_in_all) & ~chunk->committed_mask);
+	const uint16_t missing = (uint16_t)(mask_of_first(pages_in_all) & ~chunk->committed_mask);
 	const uint32_t index = chunk_index(chunk);
 
 	if (missing == 0)

@@ -26,7 +26,7 @@ enum {
 	TABLE_BYTES = OS_PAGE_BYTES, /* the descriptors of one block */
 };
 #define CHUNK_NONE UINT32_MAX
-#define MASK_FULL UINT16_MAX
+#define MASK_FULL ((uint16_t)UINT16_MAX)
 
 _Static_assert(sizeof(struct chunk) == 128, "two cache lines");
 _Static_assert(BLOCK_CHUNKS * sizeof(struct chunk) == TABLE_BYTES, "one page describes one block");
@@ -199,6 +199,12 @@ static inline uint32_t chunk_index(const struct chunk *chunk)
 static inline void *page_address(uint64_t page)
 {
 	return (void *)(pool_window.base + (page << OS_PAGE_SHIFT));
+}
+
+/* The mask of the first @pages pages of a chunk; all of it for more. */
+static inline uint16_t mask_of_first(uint64_t pages)
+{
+	return pages < CHUNK_PAGES ? (uint16_t)((1U << pages) - 1) : MASK_FULL;
 }
 
 static inline uint32_t least(uint32_t a, uint32_t b)

@@ -82,7 +82,7 @@ void span_unlabel(uint32_t first, uint32_t chunks)
 static void set_pages(struct chunk *first, uint64_t pages)
 {
 	first->pool_word = (uint32_t)pages;
-	first->committed_mask = pages >= CHUNK_PAGES ? MASK_FULL : (uint16_t)((1U << pages) - 1);
+	first->committed_mask = mask_of_first(pages);
 }
 
 void span_label(uint32_t first, uint32_t chunks, uint64_t pages, uint32_t epoch)
