@@ -45,7 +45,6 @@ enum {
 #define NS_PER_MS UINT64_C(1000000)
 #define REFRESH_NS (100 * NS_PER_MS)
 #define KEEPER_IS_LATE_NS (1000 * NS_PER_MS)
-#define LOOK_NS (1000 * NS_PER_MS)
 #define FIND_AGAIN_NS (5000 * NS_PER_MS) /* controllers may be switched on and off above us */
 
 struct limit {
@@ -298,10 +297,7 @@ unsigned limit_update(struct limit *limit, struct ledger *ledger)
 	ledger_look(ledger, &view);
 	if (!view.automatic) {
 		/* Nothing depends on it, but people want to see what is resident. */
-		if (start_ns - limit->found_ns >= LOOK_NS || limit->found_ns == 0) {
-			residency_update(limit->residency, ledger, &limit->set);
-			limit->found_ns = start_ns;
-		}
+		residency_update(limit->residency, ledger, &limit->set);
 		return INTERVAL_MS;
 	}
 	(void)ledger_take_turn_to_check(ledger, start_ns, 0); /* so that nobody else thinks that it is late */

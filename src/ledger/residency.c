@@ -1,5 +1,5 @@
 /*
- * /proc/PID/pagemap says for each page of a range whether it is there and whether this process alone maps it, to
+ * /proc/PID/pagemap says for each mapped page of a range whether it is there and whether this process alone maps it, to
  * whoever may look at the process. Three things make its sum wrong, and are corrected:
  *  - Forked processes share pages. Pages mapped by one process alone are added up; of the others only the largest count
  *    of any one process is taken, which is a lower bound of the union.
@@ -30,6 +30,7 @@ enum {
 	MEMBERS_MAX = 4096,
 	LOOK_COST_FACTOR = 50, /* 2% of one CPU for each member that changes all the time */
 	ENTRIES_AT_ONCE = 2048,
+	TEXT_BYTES = 8192,
 };
 #define LEVELS_RECHECK_NS UINT64_C(2000000000) /* processes are seldom moved */
 #define PAGEMAP_PRESENT ((uint64_t)1 << 63)
@@ -53,6 +54,7 @@ struct residency {
 	uint32_t used;				/* members[0, used) may be filled */
 	uint64_t family_pages, committed_pages; /* charged to families' slots; to all */
 	uint64_t entries[ENTRIES_AT_ONCE];
+	char text[TEXT_BYTES];
 	struct member_cache members[MEMBERS_MAX];
 };
 
@@ -109,44 +111,115 @@ static int anonymous_pages(pid_t pid, uint64_t *pages_out)
 	return 0;
 }
 
-/* Count [@low, @high) of the process until @enough pages were found. */
-static int look(
-	struct residency *residency, struct member_cache *cache, const struct ledger_member *member, uint64_t enough)
-{
-	uint64_t at = member->heap_low / OS_PAGE_BYTES;
-	const uint64_t end = member->heap_high / OS_PAGE_BYTES;
-	uint64_t exclusive = 0, shared = 0;
-	char path[32];
-	int fd = -1;
-	int error;
+/* One look at a member's heap. */
+struct look {
+	int maps, pagemap;
+	uint64_t maps_offset, enough;
+	uint64_t exclusive, shared;
+};
 
-	(void)snprintf(path, sizeof path, "/proc/%d/pagemap", (int)member->pid);
-	error = os_open_read(path, &fd);
-	while (error == 0 && at < end && exclusive + shared < enough) {
+/* Count [@low, @high). False: enough, or no more can be read. */
+static bool count_range(struct residency *residency, struct look *look, uintptr_t low, uintptr_t high)
+{
+	const uint64_t end = high / OS_PAGE_BYTES;
+
+	for (uint64_t at = low / OS_PAGE_BYTES; at < end;) {
 		const size_t wanted = smaller(end - at, ENTRIES_AT_ONCE) * sizeof residency->entries[0];
-		const ssize_t bytes = os_read_at(fd, residency->entries, wanted, at * sizeof residency->entries[0]);
+		const ssize_t bytes =
+			os_read_at(look->pagemap, residency->entries, wanted, at * sizeof residency->entries[0]);
 		const uint64_t count = bytes > 0 ? (uint64_t)bytes / sizeof residency->entries[0] : 0;
 
-		if (bytes < 0)
-			error = (int)bytes;
 		if (count == 0)
-			break; /* the end of its address space: it has ended */
+			return false; /* it has ended */
 		for (uint64_t i = 0; i < count; i++) {
 			const uint64_t entry = residency->entries[i];
 
-			if (!(entry & PAGEMAP_PRESENT))
-				continue;
-			if (entry & PAGEMAP_EXCLUSIVE)
-				exclusive++;
-			else
-				shared++;
+			look->exclusive += (entry & PAGEMAP_PRESENT) && (entry & PAGEMAP_EXCLUSIVE);
+			look->shared += (entry & PAGEMAP_PRESENT) && !(entry & PAGEMAP_EXCLUSIVE);
 		}
 		at += count;
+		/* A member has no more than it has committed or inherited; the rest need not be searched. */
+		if (look->exclusive + look->shared >= look->enough)
+			return false;
 	}
-	if (fd >= 0)
-		os_fd_close(fd);
-	cache->exclusive = exclusive;
-	cache->shared = shared;
+	return true;
+}
+
+/* "LOW-HIGH rw": a mapping that can be written. Others are address space only. */
+static bool parse_mapping(const char *line, uintptr_t *low_out, uintptr_t *high_out)
+{
+	uintptr_t ends[2] = {0, 0};
+
+	for (int i = 0; i < 2; i++) {
+		for (; *line != '-' && *line != ' '; line++) {
+			const int digit = *line >= '0' && *line <= '9' ? *line - '0' : *line - 'a' + 10;
+
+			if (digit < 0 || digit > 15)
+				return false;
+			ends[i] = ends[i] << 4 | (uintptr_t)digit;
+		}
+		line++;
+	}
+	*low_out = ends[0];
+	*high_out = ends[1];
+	return line[0] == 'r' && line[1] == 'w';
+}
+
+/* The next lines of maps, whole ones; NULL: the end. */
+static char *next_lines(struct residency *residency, struct look *look)
+{
+	char *text = residency->text, *last;
+	const ssize_t bytes = os_read_at(look->maps, text, sizeof residency->text - 1, look->maps_offset);
+
+	if (bytes <= 0)
+		return NULL;
+	text[bytes] = '\0';
+	last = strrchr(text, '\n');
+	if (!last)
+		return NULL;
+	last[1] = '\0';
+	look->maps_offset += (uint64_t)(last + 1 - text);
+	return text;
+}
+
+/* The range may be terabytes of address space: only what is mapped in it is counted. */
+static void count_heap(struct residency *residency, struct look *look, const struct ledger_member *member)
+{
+	for (char *text = next_lines(residency, look); text; text = next_lines(residency, look)) {
+		for (char *line = strsep(&text, "\n"); line && *line; line = strsep(&text, "\n")) {
+			uintptr_t low, high;
+
+			if (!parse_mapping(line, &low, &high) || high <= member->heap_low)
+				continue;
+			if (low >= member->heap_high)
+				return; /* they come in order */
+			low = low > member->heap_low ? low : member->heap_low;
+			high = high < member->heap_high ? high : member->heap_high;
+			if (!count_range(residency, look, low, high))
+				return;
+		}
+	}
+}
+
+static int look_at(struct residency *residency, struct member_cache *cache, const struct ledger_member *member)
+{
+	struct look look = {.enough = member->committed_pages + member->inherited_pages};
+	char path[32];
+	int error;
+
+	(void)snprintf(path, sizeof path, "/proc/%d/maps", (int)member->pid);
+	error = os_open_read(path, &look.maps);
+	if (error)
+		return error;
+	(void)snprintf(path, sizeof path, "/proc/%d/pagemap", (int)member->pid);
+	error = os_open_read(path, &look.pagemap);
+	if (error == 0) {
+		count_heap(residency, &look, member);
+		os_fd_close(look.pagemap);
+	}
+	os_fd_close(look.maps);
+	cache->exclusive = look.exclusive;
+	cache->shared = look.shared;
 	return error;
 }
 
@@ -180,7 +253,6 @@ static void update_member(struct residency *residency, struct ledger *ledger, ui
 	const struct ledger_member *member, const struct cgroup_set *set)
 {
 	struct member_cache *cache = &residency->members[index];
-	const uint64_t most = member->committed_pages + member->inherited_pages;
 	uint64_t now_ns = os_clock_ns();
 	uint64_t anon = 0;
 
@@ -192,11 +264,10 @@ static void update_member(struct residency *residency, struct ledger *ledger, ui
 	if (cache->levels_ns == 0 || now_ns - cache->levels_ns >= LEVELS_RECHECK_NS) {
 		cache->levels = set->level_count ? cgroup_levels_of(set, member->pid) : 0;
 		cache->levels_ns = now_ns;
+		cache->failed = false; /* for want of a descriptor, perhaps */
 	}
 	if (!cache->failed && look_is_due(cache, member, anon, now_ns)) {
-		/* Nothing can be found beyond what is committed or inherited, so a sparse range is not read to its end.
-		 */
-		cache->failed = look(residency, cache, member, most) != 0;
+		cache->failed = look_at(residency, cache, member) != 0;
 		cache->anon = anon;
 		cache->committed = member->committed_pages;
 		cache->looked_ns = os_clock_ns();
