@@ -163,11 +163,10 @@ static uint64_t soft_limit(int resource)
 {
 	struct {
 		uint64_t soft, hard;
-	} limit;
+	} limit = {UINT64_MAX, UINT64_MAX}; /* the kernel's "infinity", too */
 
-	if (OS_CALL(SYS_prlimit64, 0, resource, NULL, &limit) != 0)
-		return UINT64_MAX;
-	return limit.soft; /* the kernel's "infinity" is UINT64_MAX */
+	(void)OS_CALL(SYS_prlimit64, 0, resource, NULL, &limit);
+	return limit.soft;
 }
 
 uint64_t os_limit_address_space(void)
