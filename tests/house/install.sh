@@ -86,10 +86,12 @@ cat >program.c <<'END'
 
 int main(void)
 {
-	struct hf_config config = {0};
-	struct hf_stats stats = {0};
+	struct hf_config config;
+	struct hf_stats stats;
 	char *text;
 
+	memset(&config, 0, sizeof config);
+	memset(&stats, 0, sizeof stats);
 	config.struct_bytes = sizeof config;
 	config.budget_bytes = 16u << 20;
 	if (hf_init(&config) != 0)
