@@ -114,12 +114,7 @@ void *heap_move(void *object, size_t bytes, uint64_t floor_pages)
 
 bool heap_owns(const void *address)
 {
-	const uintptr_t index = pool_index_of(address);
-
-	if (index >= pool_window.chunk_count || !pool_index_is_mapped(index))
-		return false;
-	const uint8_t state = pool_window.chunks[index].state;
-	return state == CHUNK_SLAB || state == CHUNK_SPAN || state == CHUNK_SPAN_BODY;
+	return pool_chunk_at(address) != NULL;
 }
 
 /* ---- the whole ---- */

@@ -73,6 +73,11 @@ void pool_extent(uintptr_t *low_out, uintptr_t *high_out);
 /* Is the descriptor of this index mapped? Descriptors are mapped piece by piece: ask before the first look at a foreign
  * pointer. */
 bool pool_index_is_mapped(uintptr_t index);
+/*
+ * The chunk in use (CHUNK_SLAB, CHUNK_SPAN) that @address lies in; of a span always the first. NULL: none.
+ * For any address. Exact if the caller owns an object there, else true of some moment. Takes no lock.
+ */
+struct chunk *pool_chunk_at(const void *address);
 
 /* Once, before anything else, with the ledger that pays. 0 or -ENOMEM. Not thread-safe. */
 HF_MUST_USE int pool_init(struct ledger *ledger);
