@@ -60,29 +60,57 @@ static void print_uncovered(FILE *file)
 	}
 }
 
-void report_print(FILE *file, hf_ledger *ledger, bool is_keeper)
+void course_note(struct course *course, const hf_ledger *ledger)
 {
 	struct hf_ledger_info info = {.struct_bytes = sizeof info};
-	char label[40], source[100], remark[64];
+
+	if (hf_ledger_info(ledger, &info) != 0)
+		return;
+	if (!course->has_begun || info.limit_bytes < course->limit_least_bytes)
+		course->limit_least_bytes = info.limit_bytes;
+	if (!course->has_begun || info.limit_bytes > course->limit_most_bytes)
+		course->limit_most_bytes = info.limit_bytes;
+	if (info.outside_bytes > course->outside_most_bytes)
+		course->outside_most_bytes = info.outside_bytes;
+	if (info.margin_bytes > course->margin_most_bytes)
+		course->margin_most_bytes = info.margin_bytes;
+	course->has_begun = true;
+}
+
+static void print_limit(FILE *file, const struct hf_ledger_info *info, const struct course *course)
+{
+	char source[100], least[SIZE_TEXT_BYTES], most[SIZE_TEXT_BYTES];
+
+	make_printable(info->limit_source, source, sizeof source);
+	print_amount(file, "limit", info->limit_bytes, source);
+	if (course->limit_least_bytes == course->limit_most_bytes)
+		return;
+	(void)fprintf(file, "  %-10s %9s  it was between %s and %s\n", "", "",
+		format_size(course->limit_least_bytes, least), format_size(course->limit_most_bytes, most));
+}
+
+void report_print(FILE *file, hf_ledger *ledger, const struct course *course, bool is_keeper)
+{
+	struct hf_ledger_info info = {.struct_bytes = sizeof info};
+	char label[40], remark[64] = "";
 
 	if (hf_ledger_info(ledger, &info) != 0)
 		return;
 	ledger_label(&info, label, sizeof label);
-	make_printable(info.limit_source, source, sizeof source);
-	(void)fprintf(
-		file, "holdfast: budget %s%s\n", label, is_keeper ? "" : " (joined; the figures are of all under it)");
-	print_amount(file, "limit", info.limit_bytes, source);
-	remark[0] = '\0';
-	if (info.limit_bytes != SIZE_MAX && info.limit_bytes)
+	(void)fprintf(file, "holdfast: budget %s%s\n", label,
+		is_keeper ? "" : " (joined: the figures are of all that are under it)");
+	print_limit(file, &info, course);
+	if (info.limit_bytes != SIZE_MAX && course->limit_most_bytes)
 		(void)snprintf(remark, sizeof remark, "%.0f%% of the limit",
-			100.0 * (double)info.peak_bytes / (double)info.limit_bytes);
+			100.0 * (double)info.peak_bytes / (double)course->limit_most_bytes);
 	print_amount(file, "peak", info.peak_bytes, remark);
-	(void)snprintf(
-		remark, sizeof remark, "%u %s go on", info.processes, info.processes == 1 ? "process" : "processes");
+	(void)snprintf(remark, sizeof remark, "%u %s", info.processes,
+		info.processes == 1 ? "process goes on" : "processes go on");
 	print_amount(file, "at the end", info.committed_bytes, info.processes ? remark : "");
 	if (info.automatic) {
-		print_amount(file, "outside", info.outside_bytes, "in use, in no heap of ours, not to be dropped");
-		print_amount(file, "margin", info.margin_bytes, "left free for the kernel");
+		print_amount(file, "outside", course->outside_most_bytes,
+			"at most: in use, in no heap of ours, and not to be dropped");
+		print_amount(file, "margin", course->margin_most_bytes, "at most: left free for the kernel");
 	} else {
 		(void)fprintf(file, "  %-10s %9s  not counted, since the budget was given as a size\n", "outside", "-");
 	}

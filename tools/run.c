@@ -39,6 +39,7 @@ struct options {
 struct budget {
 	hf_ledger *ledger;
 	bool is_keeper;
+	struct course course;
 };
 
 enum { KEY_BUDGET = 256, KEY_EXHAUSTED, KEY_COMMIT, KEY_LEDGER, KEY_STATS, KEY_STATS_FILE };
@@ -283,7 +284,7 @@ static void find_budget(const struct options *options, struct budget *budget)
 	hf_ledger *outer = NULL;
 	int error = -ENOENT;
 
-	*budget = (struct budget){NULL, false};
+	*budget = (struct budget){.ledger = NULL};
 	if (options->name && join_by_name(options, budget))
 		return;
 	if (variable && *variable) {
@@ -312,7 +313,7 @@ static unsigned smaller(unsigned a, unsigned b)
 }
 
 /* Until the program has ended. */
-static void keep(const struct options *options, const struct budget *budget, struct child *child)
+static void keep(const struct options *options, struct budget *budget, struct child *child)
 {
 	struct pollfd polled[2] = {{.fd = child_signal_fd(), .events = POLLIN}, {.fd = -1, .events = POLLIN}};
 	unsigned next_ms = UINT_MAX;
@@ -322,8 +323,10 @@ static void keep(const struct options *options, const struct budget *budget, str
 	while (!child->ended) {
 		if (budget->is_keeper)
 			(void)hf_ledger_serve(budget->ledger, &next_ms);
-		if (options->stats)
+		if (options->stats) {
 			next_ms = smaller(next_ms, cover_sample());
+			course_note(&budget->course, budget->ledger);
+		}
 		(void)poll(polled, 2, next_ms == UINT_MAX ? -1 : (int)next_ms);
 		child_handle_signals(child);
 	}
@@ -404,7 +407,7 @@ static void write_report(const struct options *options, const struct budget *bud
 			return;
 		}
 	}
-	report_print(file, budget->ledger, budget->is_keeper);
+	report_print(file, budget->ledger, &budget->course, budget->is_keeper);
 	if (file != stderr && fclose(file) != 0)
 		complain("--stats-file %s cannot be written: %s", options->stats_file, strerror(errno));
 }

@@ -84,7 +84,13 @@ bool child_has_orphans(void);
 
 /* ---- report.c ---- */
 
+/* What was seen while the program ran; after it, outside is next to nothing. */
+struct course {
+	bool has_begun;
+	size_t limit_least_bytes, limit_most_bytes, outside_most_bytes, margin_most_bytes;
+};
+void course_note(struct course *course, const hf_ledger *ledger);
 /* The screen of --stats. @ledger may be a view. */
-void report_print(FILE *file, hf_ledger *ledger, bool is_keeper);
+void report_print(FILE *file, hf_ledger *ledger, const struct course *course, bool is_keeper);
 
 #endif
