@@ -100,6 +100,9 @@ static void child_one(struct ledger *ledger)
 	if (ledger->child_shared == NULL) {
 		ledger->slot = 0; /* unattached: the parent's mapping stays */
 		ledger->retry_ns = 0;
+		/* Without a family there is nobody to whom the parent's slot could leave what this child holds: then
+		 * that slot must last as long as the child, also when it has got its own. */
+		ledger->keeps_first_mapping = ledger->orphan_family == 0;
 		return;
 	}
 	os_unmap(ledger->shared, LEDGER_FILE_BYTES);

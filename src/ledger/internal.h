@@ -48,12 +48,13 @@ struct change {
 	uint32_t initiator; /* whose record is used: this process's slot, or one that it is just claiming */
 	uint32_t a, b;	    /* slots; b == LEDGER_SLOT_NONE: none */
 	uint64_t state_a;   /* not 0: only while a's state is this */
+	uint64_t state_b;   /* the same of b */
 	uint64_t family;    /* BEQUEATH, TRIM: whose members' holdings count */
 	uint64_t pages, floor_pages;
 	uint64_t gone_out; /* BEQUEATH, TRIM: pages that came back */
 };
-/* 0; -ENOMEM over the limit; -ESTALE a's state is another; -EIO the file is being damaged under our feet. The lock is
- * held; the slot is attached. */
+/* 0; -ENOMEM over the limit; -ESTALE a's or b's state is another; -EIO the file is being damaged under our feet. The
+ * lock is held; the slot is attached. */
 int word_change(struct ledger *ledger, struct change *change);
 /* A slot's amount with the last change applied, without writing. */
 uint64_t word_entry(const struct ledger *ledger, uint32_t slot);

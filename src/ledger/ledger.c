@@ -268,11 +268,23 @@ int ledger_attach_locked(struct ledger *ledger, uint64_t holding_pages, uint64_t
 	return error;
 }
 
-static int keep_descriptor(struct ledger *ledger, int fd, const struct os_file_id *id)
+/*
+ * The descriptor that children inherit and dead slots are asked about. It must never be of the description that has our
+ * slot's lock (@fd_locks): a child would keep our slot alive by it, and take us for dead through it.
+ */
+static int keep_descriptor(struct ledger *ledger, int fd, bool fd_locks, const struct os_file_id *id)
 {
+	int other;
+
 	ledger->device = id->device;
 	ledger->inode = id->inode;
-	return os_fd_duplicate_high(fd, true, &ledger->fd);
+	if (!fd_locks)
+		return os_fd_duplicate_high(fd, true, &ledger->fd);
+	if (os_fd_reopen(fd, &other) != 0)
+		return 0; /* another user's: the keeper sends one when it is needed */
+	const int error = os_fd_duplicate_high(other, true, &ledger->fd);
+	os_fd_close(other);
+	return error;
 }
 
 static void forget(struct ledger *ledger)
@@ -284,8 +296,8 @@ static void forget(struct ledger *ledger)
 	handle_put(ledger);
 }
 
-/* Map and check; @slot_fd < 0: only look. */
-static int open_common(int fd, bool writable, struct ledger **ledger_out, const char **why_out)
+/* Map and check. @fd_locks: @fd will hold the slot's lock. */
+static int open_common(int fd, bool writable, bool fd_locks, struct ledger **ledger_out, const char **why_out)
 {
 	struct ledger *ledger = handle_take();
 	struct os_file_id id;
@@ -297,7 +309,7 @@ static int open_common(int fd, bool writable, struct ledger **ledger_out, const 
 	int error = check_file(fd, &id, why_out);
 	if (error != 0)
 		goto put_handle;
-	error = keep_descriptor(ledger, fd, &id);
+	error = keep_descriptor(ledger, fd, fd_locks, &id);
 	if (error != 0)
 		goto put_handle;
 	error = ledger_map(fd, writable, &shared);
@@ -321,7 +333,7 @@ put_handle:
 
 int ledger_open_view(int fd, bool writable, struct ledger **ledger_out, const char **why_out)
 {
-	const int error = open_common(fd, writable, ledger_out, why_out);
+	const int error = open_common(fd, writable, false, ledger_out, why_out);
 
 	if (error == 0)
 		(*ledger_out)->is_view = true;
@@ -331,7 +343,7 @@ int ledger_open_view(int fd, bool writable, struct ledger **ledger_out, const ch
 static int join_on(int fd, int slot_fd, struct ledger **ledger_out, const char **why_out)
 {
 	struct ledger *ledger;
-	int error = open_common(fd, true, &ledger, why_out);
+	int error = open_common(fd, true, fd == slot_fd, &ledger, why_out);
 
 	if (error != 0)
 		return error;
@@ -477,7 +489,7 @@ static int commit_here(struct ledger *ledger, uint64_t pages, uint64_t floor_pag
 			.floor_pages = floor_pages};
 
 		error = word_change(ledger, &change);
-		if (error == -ENOMEM && members_collect(ledger, false) != 0)
+		while (error == -ENOMEM && members_collect(ledger, false) != 0)
 			error = word_change(ledger, &change);
 		if (error == 0)
 			atomic_fetch_add_explicit(&ledger->slots[ledger->slot].commits, 1, memory_order_relaxed);

@@ -18,7 +18,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* A collector that is not asked for all stops after so many, to keep an allocation's worst case short. */
+/* A collector that is not asked for all stops after so many who left something, to keep an allocation's worst case
+ * short. */
 enum { COLLECT_FEW = 16 };
 
 /* Header, the page of the first slots, and one page ahead of what is in use, so that a page is charged before it is
@@ -61,8 +62,11 @@ static int claim_one(struct ledger *ledger, int fd, uint32_t index, enum ledger_
 
 	if (state_kind(state) != from || os_lock_byte(fd, LEDGER_LOCK_BASE + index) != 0)
 		return -EAGAIN;
-	if (!atomic_compare_exchange_strong(&slot->state, &state, state_make((state >> 8) + 1, LEDGER_CLAIMED)))
-		return -EAGAIN; /* the byte goes with the description; nobody reads meaning into a locked FREE slot */
+	if (!atomic_compare_exchange_strong(&slot->state, &state, state_make((state >> 8) + 1, LEDGER_CLAIMED))) {
+		/* Somebody had it in between and has died: with our lock on it, it would be alive as long as we are. */
+		os_unlock_byte(fd, LEDGER_LOCK_BASE + index);
+		return -EAGAIN;
+	}
 	slot_clear(slot);
 	return 0;
 }
@@ -80,37 +84,42 @@ static int pay_for_slots(struct ledger *ledger, uint32_t initiator, uint64_t slo
 	return word_change(ledger, &change);
 }
 
+/* The first slot of kind @from that can be had. 0; -EAGAIN: none; -ENOMEM. */
+static int claim_any(struct ledger *ledger, int fd, enum ledger_member_kind from, uint32_t *slot_out)
+{
+	const uint32_t high = members_slots_high(ledger);
+
+	for (uint32_t i = 1; i < high; i++) {
+		if (claim_one(ledger, fd, i, from) != 0)
+			continue;
+		/* Also for a slot that was there before: whoever added it may have been killed before it paid. */
+		if (pay_for_slots(ledger, i, high) == 0) {
+			*slot_out = i;
+			return 0;
+		}
+		atomic_store(&ledger->slots[i].state, state_make(state_of(ledger, i) >> 8, LEDGER_FREE));
+		os_unlock_byte(fd, LEDGER_LOCK_BASE + i);
+		return -ENOMEM;
+	}
+	return -EAGAIN;
+}
+
 int members_claim(struct ledger *ledger, int fd, uint32_t *slot_out)
 {
-	for (;;) {
+	/* A round fails only if another process took what this one added. */
+	for (int round = 0; round < LEDGER_SLOTS; round++) {
 		uint64_t high = members_slots_high(ledger);
+		int error = claim_any(ledger, fd, LEDGER_FREE, slot_out);
 
-		for (uint32_t i = 1; i < high; i++)
-			if (claim_one(ledger, fd, i, LEDGER_FREE) == 0) {
-				*slot_out = i;
-				return 0;
-			}
-		if (high < LEDGER_SLOTS) {
-			if (atomic_compare_exchange_strong(&ledger->shared->slots_high, &high, high + 1) &&
-				claim_one(ledger, fd, (uint32_t)high, LEDGER_FREE) == 0) {
-				const int error = pay_for_slots(ledger, (uint32_t)high, high + 1);
-
-				*slot_out = (uint32_t)high;
-				if (error == 0)
-					return 0;
-				atomic_store(&ledger->slots[high].state,
-					state_make(state_of(ledger, (uint32_t)high) >> 8, LEDGER_FREE));
-				return -ENOMEM;
-			}
-			continue; /* somebody else raised it: look again */
-		}
-		for (uint32_t i = 1; i < LEDGER_SLOTS; i++)
-			if (claim_one(ledger, fd, i, LEDGER_DEAD) == 0) {
-				*slot_out = i;
-				return 0;
-			}
-		return -EUSERS;
+		if (error == -EAGAIN && high == LEDGER_SLOTS)
+			error = claim_any(ledger, fd, LEDGER_DEAD, slot_out);
+		if (error != -EAGAIN)
+			return error;
+		if (high == LEDGER_SLOTS)
+			break;
+		(void)atomic_compare_exchange_strong(&ledger->shared->slots_high, &high, high + 1);
 	}
+	return -EUSERS;
 }
 
 void members_publish(struct ledger *ledger, uint32_t slot)
@@ -203,14 +212,18 @@ uint64_t members_family(struct ledger *ledger, int fd)
 void members_trim(struct ledger *ledger, uint64_t family)
 {
 	const uint32_t index = members_family_slot(ledger, family);
-	struct change change = {
-		.kind = CHANGE_TRIM, .initiator = ledger->slot, .a = ledger->slot, .b = index, .family = family};
+	struct change change = {.kind = CHANGE_TRIM,
+		.initiator = ledger->slot,
+		.a = ledger->slot,
+		.b = index,
+		.family = family}; /* the caller is a member: it stays a family */
 
 	if (index != LEDGER_SLOT_NONE && word_entry(ledger, index) != 0)
 		(void)word_change(ledger, &change);
 }
 
-bool members_pin(struct ledger *ledger, uint32_t epoch)
+/* One walk: is there such a child, and in which epochs (before *until_out) were children forked that live? */
+static bool pin_walk(const struct ledger *ledger, uint32_t epoch, uint32_t *until_out)
 {
 	const uint64_t state = state_of(ledger, ledger->slot);
 	const uint64_t mine = lineage_make(ledger->slot, state, 0);
@@ -218,8 +231,6 @@ bool members_pin(struct ledger *ledger, uint32_t epoch)
 	uint32_t until = 0;
 	bool pinned = false;
 
-	if (epoch >= atomic_load_explicit(&ledger->children_until, memory_order_relaxed))
-		return false;
 	for (uint32_t i = 1; i < high; i++) {
 		const struct ledger_slot *slot = &ledger->slots[i];
 		const uint64_t lineage = atomic_load_explicit(&slot->lineage, memory_order_acquire);
@@ -235,8 +246,32 @@ bool members_pin(struct ledger *ledger, uint32_t epoch)
 		if (forked >= epoch)
 			pinned = true;
 	}
-	atomic_store_explicit(&ledger->children_until, until, memory_order_relaxed);
+	*until_out = until;
 	return pinned;
+}
+
+bool members_pin(struct ledger *ledger, uint32_t epoch)
+{
+	enum { WALKS_MAX = 8 };
+	const _Atomic uint64_t *reparentings = &ledger->shared->reparentings;
+
+	if (epoch >= atomic_load_explicit(&ledger->children_until, memory_order_relaxed))
+		return false;
+	for (int i = 0; i < WALKS_MAX; i++) {
+		const uint64_t before = atomic_load_explicit(reparentings, memory_order_acquire);
+		uint32_t until;
+		const bool pinned = pin_walk(ledger, epoch, &until);
+
+		/* A grandchild may have become ours behind the walk, and its dead parent's slot free before it. The
+		 * walk's acquires pair with the swap that frees a slot, before which the count is raised. */
+		if (atomic_load_explicit(reparentings, memory_order_acquire) == before) {
+			atomic_store_explicit(&ledger->children_until, until, memory_order_relaxed);
+			return pinned;
+		}
+		if (pinned)
+			return true;
+	}
+	return true; /* everybody is dying: the family keeps the charge until the next trim */
 }
 
 /* ---- the dead ---- */
@@ -256,6 +291,8 @@ static void reparent(struct ledger *ledger, uint32_t dead, uint64_t state)
 		if (lineage != 0 && (lineage ^ from) >> 32 == 0)
 			(void)atomic_compare_exchange_strong(at, &lineage, to); /* keeps L4 */
 	}
+	/* Release: in members_pin(), who sees the slot free sees this. */
+	atomic_fetch_add_explicit(&ledger->shared->reparentings, 1, memory_order_release);
 }
 
 static uint64_t collect_slot(struct ledger *ledger, uint32_t index, uint64_t state)
@@ -298,8 +335,12 @@ void members_abandon(struct ledger *ledger, uint32_t slot)
 static uint64_t collect_family(struct ledger *ledger, uint32_t index, uint64_t state)
 {
 	const uint64_t family = family_make(index, state);
-	struct change change = {
-		.kind = CHANGE_TRIM, .initiator = ledger->slot, .a = ledger->slot, .b = index, .family = family};
+	struct change change = {.kind = CHANGE_TRIM,
+		.initiator = ledger->slot,
+		.a = ledger->slot,
+		.b = index,
+		.state_b = state, /* another may have freed it, and a process may live there now */
+		.family = family};
 
 	if (word_entry(ledger, index) != 0 && word_change(ledger, &change) != 0)
 		return 0;
@@ -326,11 +367,16 @@ uint64_t members_collect(struct ledger *ledger, bool all)
 			continue;
 		if (os_lock_test(ledger->fd, LEDGER_LOCK_BASE + i) != 0)
 			continue;
-		pages += collect_slot(ledger, i, state);
-		collected++;
+		const uint64_t freed = collect_slot(ledger, i, state);
+
+		pages += freed;
+		collected += freed != 0; /* those who left nothing must not hide one who did */
 	}
-	for (uint32_t i = 1; i < high; i++)
-		if (state_kind(state_of(ledger, i)) == LEDGER_FAMILY)
-			pages += collect_family(ledger, i, state_of(ledger, i));
+	for (uint32_t i = 1; i < high; i++) {
+		const uint64_t state = state_of(ledger, i);
+
+		if (state_kind(state) == LEDGER_FAMILY)
+			pages += collect_family(ledger, i, state);
+	}
 	return pages;
 }

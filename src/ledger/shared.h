@@ -81,6 +81,9 @@ struct ledger_shared {
 	char name[32];
 	/* The protocol's. A cache line of its own. */
 	union pair_atomic word __attribute__((aligned(128)));
+	/* Counts the times that a dead member's children were given its lineage: each before that member's slot is
+	 * free. */
+	_Atomic uint64_t reparentings;
 	/* Knobs and what is known of the limit: written by the keeper or `holdfast set`; racy reads take effect a
 	 * moment later. */
 	_Atomic uint64_t limit_pages __attribute__((aligned(128)));

@@ -151,7 +151,9 @@ static int plan(struct ledger *ledger, struct change *change, struct pair word, 
 		if (change->b != LEDGER_SLOT_NONE)
 			planned->value[1] = least(a + b, members_held_by_family(ledger, change->family, change->a));
 		change->gone_out = a + b - planned->value[1];
-		if (a == 0 && change->gone_out == 0)
+		/* With a family the word changes even if no page moves: who was just adding up what members hold
+		 * must do so again, since this one will not be counted any more. */
+		if (a == 0 && change->gone_out == 0 && change->b == LEDGER_SLOT_NONE)
 			return 1;
 		break;
 	case CHANGE_TRIM: /* keeps L5 */
@@ -172,6 +174,11 @@ static void note_peak(struct ledger_shared *shared, uint64_t committed)
 		;
 }
 
+static bool state_is(const struct ledger *ledger, uint32_t slot, uint64_t wanted)
+{
+	return wanted == 0 || atomic_load_explicit(&ledger->slots[slot].state, memory_order_acquire) == wanted;
+}
+
 int word_change(struct ledger *ledger, struct change *change)
 {
 	struct ledger_record *record = &ledger->slots[change->initiator].record;
@@ -183,8 +190,7 @@ int word_change(struct ledger *ledger, struct change *change)
 		word_complete(ledger, word);
 		/* After the word: if the slot is collected and claimed again from here on, the word changes, or there
 		 * was nothing in it. */
-		if (change->state_a != 0 &&
-			atomic_load_explicit(&ledger->slots[change->a].state, memory_order_acquire) != change->state_a)
+		if (!state_is(ledger, change->a, change->state_a) || !state_is(ledger, change->b, change->state_b))
 			return -ESTALE;
 		const int verdict = plan(ledger, change, word, &planned);
 		if (verdict == -ENOMEM) {

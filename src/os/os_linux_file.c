@@ -116,9 +116,9 @@ int os_fd_identify(int fd, struct os_file_id *id_out)
 	return 0;
 }
 
-static int lock_call(int fd, uint64_t offset, int command, short *type_out)
+static int lock_call(int fd, uint64_t offset, int command, short type, short *type_out)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
 	long result;
 
 	if (offset > INT64_MAX - 1)
@@ -131,15 +131,22 @@ static int lock_call(int fd, uint64_t offset, int command, short *type_out)
 int os_lock_byte(int fd, uint64_t offset)
 {
 	short ignored;
-	const int result = lock_call(fd, offset, F_OFD_SETLK, &ignored);
+	const int result = lock_call(fd, offset, F_OFD_SETLK, F_WRLCK, &ignored);
 
 	return result == -EACCES ? -EAGAIN : result;
+}
+
+void os_unlock_byte(int fd, uint64_t offset)
+{
+	short ignored;
+
+	(void)lock_call(fd, offset, F_OFD_SETLK, F_UNLCK, &ignored); /* unlocking what is ours needs nothing */
 }
 
 int os_lock_test(int fd, uint64_t offset)
 {
 	short type = F_UNLCK;
-	const int result = lock_call(fd, offset, F_OFD_GETLK, &type);
+	const int result = lock_call(fd, offset, F_OFD_GETLK, F_WRLCK, &type);
 
 	return result < 0 ? result : type != F_UNLCK;
 }
