@@ -11,8 +11,8 @@ HF_NORETURN HF_COLD static void die_nothing(const char *who, const void *object)
 {
 	const uintptr_t index = pool_index_of(object);
 
-	if (index < pool_window.chunk_count && pool_index_is_mapped(index))
-		die_unused(who, object, "no object is there");
+	if (index < pool_window.chunk_count)
+		die_unused(who, object, "not from this heap as it is now");
 	base_die("%s(%p): not from this heap: nothing of ours is there (nearest mapping unknown)", who, object);
 }
 
@@ -31,7 +31,7 @@ static void verify_slab_object(const char *who, const void *object, struct chunk
 		die_unused(who, object, "no object is there");
 
 	const uint32_t into = offset % slab->object_bytes;
-	if (offset / slab->object_bytes >= slab_cut_count(slab))
+	if (offset / slab->object_bytes >= slab_cut_count(slab)) /* a wild pointer */
 		die_unused(who, object, "no object was ever handed out there");
 	if (into != 0)
 		die_inside(who, object, (const char *)object - into, slab->object_bytes);

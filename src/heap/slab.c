@@ -65,7 +65,7 @@ void slab_die_damaged(const struct slab *slab, const void *object)
 {
 	const uint32_t offset = slab_offset(object);
 
-	if (!slab_is_start(slab, offset) || offset / slab->object_bytes >= slab_cut_count(slab))
+	if (!slab_is_start(slab, offset))
 		base_die("a free list of objects of %u bytes leads to %p, where none begins: the link of a free object "
 			 "near "
 			 "there was damaged",
@@ -81,8 +81,7 @@ static bool is_cut_object(const struct slab *slab, const void *object)
 {
 	const uint32_t offset = slab_offset(object);
 
-	return (uintptr_t)object - offset == (uintptr_t)slab_base(slab) && slab_is_start(slab, offset) &&
-	       offset / slab->object_bytes < slab_cut_count(slab);
+	return (uintptr_t)object - offset == (uintptr_t)slab_base(slab) && slab_is_start(slab, offset);
 }
 
 /* The next of a free object, which is one of this slab's. Dies if the link is damaged. */
@@ -128,20 +127,13 @@ static void *object_at(const struct slab *slab, uint32_t index)
 	return slab_base(slab) + (size_t)index * slab->object_bytes;
 }
 
-/* A wild free of something that was never handed out would be given out twice. */
-static void verify_uncut(const struct slab *slab, const void *object)
-{
-	if (HF_UNLIKELY(slab_is_suspicious(slab, word_load(object))) && slab_finds_free(slab, object, true))
-		base_die("an object of %u bytes at %p was freed that had never been allocated", slab->object_bytes,
-			object);
-}
-
-/* Keeps S4: the count first. */
+/* Keeps S4: the limit first. */
 static uint32_t raise_cut(struct slab *slab, uint32_t count)
 {
 	const uint32_t first = slab_cut_count(slab);
 
-	atomic_store_explicit(&slab->cut, (uint16_t)(first + count), memory_order_relaxed);
+	atomic_store_explicit(
+		&slab->limit, slab_rank(slab, (first + count) * slab->object_bytes), memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
 	return first;
 }
@@ -156,12 +148,8 @@ bool slab_cut(struct slab *slab)
 	if (count > left)
 		count = left;
 	const uint32_t first = raise_cut(slab, count);
-	for (uint32_t i = count; i-- > 0;) {
-		void *const object = object_at(slab, first + i);
-
-		verify_uncut(slab, object);
-		slab_push_local(slab, object);
-	}
+	for (uint32_t i = count; i-- > 0;)
+		slab_push_local(slab, object_at(slab, first + i));
 	return true;
 }
 
@@ -171,7 +159,6 @@ void *slab_cut_one(struct slab *slab, bool *zero_out)
 		return NULL;
 
 	void *const object = object_at(slab, raise_cut(slab, 1));
-	verify_uncut(slab, object);
 	word_store(object, 0); /* keeps S2 */
 	*zero_out = slab->fresh;
 	return object;

@@ -10,7 +10,7 @@
  *     out begin with 0. So a word that decodes says "free already", and one that does not, in a free object, "damaged".
  * S3: AVAILABLE: countdown == objects cut and not on the local list. FULL: none is on it, and countdown == 1.
  *     CURRENT: countdown is large and means nothing, so that allocation need not count.
- * S4: every object that was ever handed out lies below @cut (raised before objects are cut: fork relies on it).
+ * S4: every object that was ever handed out lies below @limit (raised before objects are cut: fork relies on it).
  * slab_check() verifies them.
  */
 #ifndef HF_HEAP_SLAB_H
@@ -37,24 +37,23 @@ enum slab_state {
 struct slab {
 	/* Any thread reads the owner to know whether it is itself. Atomic; changes under the lock of theap.h only. */
 	_Atomic(struct theap *) owner;
-	/* The owner's alone. */
-	void *free;	       /* the local list: the first object, or &slab_nothing */
-	uint64_t key;	       /* immutable. Of the links: differs by slab and by life, see slab_key() */
-	uint32_t magic;	       /* immutable. 2^32 / object_bytes, rounded up: see slab_is_start() */
-	uint32_t countdown;    /* frees until the owner must look at the slab: S3 */
-	uint32_t object_bytes; /* immutable */
-	_Atomic uint16_t
-		cut; /* objects cut so far; other threads read it, to see through pointers that were never handed out */
-	uint16_t cut_limit; /* objects that the committed pages hold */
-	uint8_t cls;	    /* immutable */
-	uint8_t state;	    /* enum slab_state */
-	bool fresh;	    /* what is not cut yet reads as zero */
-	bool stuck;	    /* the pool will not let it grow (-EBUSY) */
-	/* The second cache line: other threads write here. */
-	_Atomic uint64_t remote; /* see REMOTE_* */
+	void *free;		/* the owner's alone. The local list: the first object, or &slab_nothing */
+	uint64_t key;		/* immutable. Of the links: another one for each slab and each life of a slab */
+	uint64_t magic;		/* immutable. 2^32 / object_bytes, rounded up: see slab_rank() */
+	_Atomic uint64_t limit; /* slab_rank() of the end of what is cut; written by the owner */
+	uint32_t countdown;	/* the owner's alone. Frees until it must look at the slab: S3 */
+	/* The second cache line: other threads write the first three, rarely the second. */
+	_Atomic uint64_t remote __attribute__((aligned(16))); /* see REMOTE_* */
 	struct slab *queue_next; /* while queued: written by the thread that queues, read by the owner */
-	struct list in_class;	 /* AVAILABLE, SPARE: theap.classes[].available. The owner's alone */
 	struct list in_theap;	 /* theap.slabs; under the lock of theap.h */
+	/* The owner's alone. */
+	struct list in_class;  /* AVAILABLE, SPARE: theap.classes[].available */
+	uint32_t object_bytes; /* immutable */
+	uint16_t cut_limit;    /* objects that the committed pages hold */
+	uint8_t cls;	       /* immutable */
+	uint8_t state;	       /* enum slab_state */
+	bool fresh;	       /* what is not cut yet reads as zero */
+	bool stuck;	       /* the pool will not let it grow (-EBUSY) */
 } __attribute__((may_alias));
 static_assert(sizeof(struct slab) <= CHUNK_HEAP_WORDS * sizeof(uint64_t), "a slab fits its descriptor");
 static_assert(offsetof(struct chunk, heap_words) + offsetof(struct slab, remote) == 64, "remote frees have a line");
@@ -107,24 +106,36 @@ static inline uint32_t slab_offset(const void *object)
 }
 
 /*
- * Is this offset a multiple of the object's size? With magic = ceil(2^32 / size), offset x magic mod 2^32 is
- * (offset mod size) x magic + a rest below offset < magic (since offset and size are below 2^16), so it is below
- * magic for multiples only. test_heap.c tries every offset of every class.
+ * A number for each offset, so that one comparison, slab_rank(offset) < limit, says: an object begins there, and it was
+ * cut. With s the size of an object, magic = (2^32 + e) / s for some 0 <= e < s, and offset = q s + m, 0 <= m < s:
+ * offset x magic = q 2^32 + (q e + m magic), where the part in brackets stays below 2^32 (since magic >= 2^17 and
+ * (q + 1) e < 2^17), below 2^16 if m is 0, and is at least 2^17 else. The rank is that product with its halves
+ * swapped: for beginnings it rises with q, and for other offsets it is above all of these. test_heap.c tries each.
  */
+static inline uint64_t slab_rank(const struct slab *slab, uint32_t offset)
+{
+	const uint64_t product = offset * slab->magic;
+
+	return product << 32 | product >> 32;
+}
+
+static inline uint64_t slab_magic(uint32_t object_bytes)
+{
+	return ((UINT64_C(1) << 32) + object_bytes - 1) / object_bytes;
+}
+
+/* Does an object that was cut begin at this offset? */
 static inline bool slab_is_start(const struct slab *slab, uint32_t offset)
 {
-	return (uint32_t)(offset * slab->magic) < slab->magic;
+	/* Relaxed: whoever was handed an object was handed it after the limit was raised. */
+	return slab_rank(slab, offset) <
+	       atomic_load_explicit(&((struct slab *)(uintptr_t)slab)->limit, memory_order_relaxed);
 }
 
-static inline uint32_t slab_magic(uint32_t object_bytes)
-{
-	return (uint32_t)(((uint64_t)1 << 32) / object_bytes + (((uint64_t)1 << 32) % object_bytes != 0));
-}
-
+/* Objects cut so far: the low half of the limit's rank is its q. */
 static inline uint32_t slab_cut_count(const struct slab *slab)
 {
-	/* Relaxed: whoever was handed an object was handed it after the raise, and an older value is of no interest. */
-	return atomic_load_explicit(&((struct slab *)(uintptr_t)slab)->cut, memory_order_relaxed);
+	return (uint32_t)atomic_load_explicit(&((struct slab *)(uintptr_t)slab)->limit, memory_order_relaxed);
 }
 
 /* ---- links ---- */

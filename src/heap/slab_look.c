@@ -8,8 +8,8 @@
  * - An object that the program has been handed is on no list: it was taken off before heap_alloc() returned. So what
  *   is on the local list and has a link that decodes, or in the remote word's list, is free for certain.
  * - What is on no list is in use, or was on its way from or to one. The latter is lost: counted as used for good.
- * - @cut was raised before anything beyond it was cut (S4); so (cut - certainly free) is never less than what is in
- *   use, and the slab does not go away too early.
+ * - @limit was raised before anything beyond it was cut (S4); so (objects cut - certainly free) is never less than what
+ * is in use, and the slab does not go away too early.
  * - Other threads' pushes leave the remote word whole at every instant.
  */
 #include "heap/slab.h"
@@ -137,7 +137,7 @@ static void gather(const struct slab *slab, const void *head, struct object_set 
 		const bool is_last = distance == ((uintptr_t)walk.at ^ (uintptr_t)slab_end());
 		const uint32_t index = slab_offset(walk.at) / slab->object_bytes;
 
-		if ((distance >= CHUNK_BYTES && !is_last) || index >= slab_cut_count(slab) || set_has(certain, index))
+		if ((distance >= CHUNK_BYTES && !is_last) || set_has(certain, index))
 			return;
 		set_add(certain, index);
 	}

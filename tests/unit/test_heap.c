@@ -34,10 +34,17 @@ static void an_offset_is_a_start_exactly_if_the_size_divides_it(void **state)
 {
 	(void)state;
 	for (uint32_t cls = 0; cls < CLASS_COUNT; cls++) {
-		const struct slab slab = {.magic = slab_magic(class_bytes(cls))};
+		const uint32_t bytes = class_bytes(cls);
+		struct slab slab = {.magic = slab_magic(bytes)};
+		const uint32_t counts[] = {0, 1, class_capacity(cls) / 2, class_capacity(cls)};
 
-		for (uint32_t offset = 0; offset < CHUNK_BYTES; offset++)
-			assert_int_equal(slab_is_start(&slab, offset), offset % class_bytes(cls) == 0);
+		for (size_t i = 0; i < HF_COUNT_OF(counts); i++) {
+			atomic_store(&slab.limit, slab_rank(&slab, counts[i] * bytes));
+			assert_int_equal(slab_cut_count(&slab), counts[i]);
+			for (uint32_t offset = 0; offset < CHUNK_BYTES; offset++)
+				if (slab_is_start(&slab, offset) != (offset % bytes == 0 && offset / bytes < counts[i]))
+					fail_msg("offset %u, size %u, %u cut", offset, bytes, counts[i]);
+		}
 	}
 }
 
