@@ -97,11 +97,11 @@ struct pool {
 	uint64_t limit_pages;	/* as last seen: the tightest of the ledgers above us */
 	uint32_t idle_max_chunks; /* follows it */
 	uint32_t puts_since_look;
-	uint32_t spare_pause; /* takes until the next attempt to refill */
-	uint32_t changes;     /* debug: when to check all */
-	bool strict;	      /* nothing uncommitted is accessible */
-	bool canary_works;
-	bool wipe_failed; /* during a fork: the child must discard idle chunks itself */
+	uint32_t spare_pause;	   /* takes until the next attempt to refill */
+	uint32_t changes;	   /* debug: when to check all */
+	bool strict;		   /* nothing uncommitted is accessible */
+	_Atomic bool canary_works; /* also read without the lock */
+	bool wipe_failed;	   /* during a fork: the child must discard idle chunks itself */
 	struct lock lock;
 };
 extern struct pool pool;

@@ -228,9 +228,13 @@ int canary_prepare(uint64_t floor_pages)
 	error = region_open(&pool.canary_region, OS_PAGE_BYTES, floor_pages);
 	if (error != 0)
 		return error;
-	/* Without it (Linux before 4.14) raw clones are not told apart; nothing else depends on it. */
-	pool.canary_works = os_advise(canary(), OS_PAGE_BYTES, OS_WIPE_ON_FORK) == 0;
 	canary_write();
+	/*
+	 * Without it (Linux before 4.14) raw clones are not told apart; nothing else depends on it.
+	 * Release: whoever sees that it works sees what was written to it. Pairs with canary_is_wiped().
+	 */
+	atomic_store_explicit(
+		&pool.canary_works, os_advise(canary(), OS_PAGE_BYTES, OS_WIPE_ON_FORK) == 0, memory_order_release);
 	return 0;
 }
 
@@ -242,6 +246,7 @@ void canary_write(void)
 
 bool canary_is_wiped(void)
 {
-	/* Relaxed: it changes only by becoming another process. */
-	return pool.canary_works && atomic_load_explicit(canary(), memory_order_relaxed) != CANARY_MAGIC;
+	/* Acquire: pairs with canary_prepare(). The page itself changes only by becoming another process. */
+	return atomic_load_explicit(&pool.canary_works, memory_order_acquire) &&
+	       atomic_load_explicit(canary(), memory_order_relaxed) != CANARY_MAGIC;
 }
