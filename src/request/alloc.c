@@ -3,6 +3,7 @@
  */
 #include "base/assert.h"
 #include "heap/heap.h"
+#include "heap/heap_fast.h"
 #include "os/os.h"
 #include "request/request.h"
 
@@ -44,7 +45,7 @@ static HF_NOINLINE void *alloc_slow(size_t bytes, size_t align_bytes, hf_how how
 HF_EXPORT void *hf_alloc(size_t bytes, hf_how how)
 {
 	if (HF_LIKELY(is_plain(how))) {
-		void *object = heap_alloc_fast(bytes);
+		void *object = heap_alloc_inline(bytes);
 
 		if (HF_LIKELY(object != NULL))
 			return object;
@@ -58,7 +59,7 @@ enum { CLEAR_BYTES = HEAP_SLAB_MAX_BYTES };
 HF_EXPORT void *hf_zalloc(size_t bytes, hf_how how)
 {
 	if (HF_LIKELY(is_plain(how & ~HF_ZERO) && bytes <= CLEAR_BYTES)) {
-		void *object = heap_alloc_fast(bytes);
+		void *object = heap_alloc_inline(bytes);
 
 		if (HF_LIKELY(object != NULL))
 			return memset(object, 0, bytes);
@@ -126,7 +127,7 @@ HF_EXPORT void *hf_realloc(void *object, size_t bytes, hf_how how)
 
 HF_EXPORT void hf_free(void *object)
 {
-	heap_free(object);
+	heap_free_inline(object);
 }
 
 HF_EXPORT void hf_free_sized(void *object, size_t bytes)

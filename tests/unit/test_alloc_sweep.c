@@ -45,7 +45,7 @@ static int workload(void)
 			goto out;
 		node->next = list;
 		list = node;
-		node->bytes = (i * 37 + 1) * (i * 11 + 1);
+		node->bytes = (i * 37 + 100) * (i * 11 + 1);
 		node->payload = i % 3 ? hf_alloc(node->bytes, HF_ATOMIC) : hf_alloc_aligned(256, node->bytes, HF_RETRY);
 		if (!node->payload)
 			goto out;
