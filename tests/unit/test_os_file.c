@@ -248,6 +248,27 @@ static void a_byte_is_locked_by_one_description(void **state)
 	assert_int_equal(os_lock_test(fd, 0), -EBADF);
 }
 
+static void an_unlocked_byte_is_free_and_its_neighbour_is_not(void **state)
+{
+	const int fd = make_file(PAGE), first = reopen(fd), second = reopen(fd);
+
+	(void)state;
+	assert_int_equal(os_lock_byte(first, FAR), 0);
+	assert_int_equal(os_lock_byte(first, FAR + 1), 0);
+	os_unlock_byte(second, FAR); /* not its own: nothing happens */
+	assert_int_equal(os_lock_test(fd, FAR), 1);
+	os_unlock_byte(first, FAR);
+	assert_int_equal(os_lock_test(fd, FAR), 0);
+	assert_int_equal(os_lock_test(fd, FAR + 1), 1);
+	assert_int_equal(os_lock_byte(second, FAR), 0);
+	os_fd_close(first);
+	os_fd_close(second);
+	os_fd_close(fd);
+	errno = 12345;
+	os_unlock_byte(fd, FAR);
+	assert_int_equal(errno, 12345);
+}
+
 static void the_lock_lives_in_a_mapping_after_close(void **state)
 {
 	const int fd = make_file(PAGE);
@@ -580,6 +601,7 @@ int main(void)
 		cmocka_unit_test(duplicates_fit_under_a_low_limit),
 		cmocka_unit_test(a_shared_mapping_is_the_file),
 		cmocka_unit_test(a_byte_is_locked_by_one_description),
+		cmocka_unit_test(an_unlocked_byte_is_free_and_its_neighbour_is_not),
 		cmocka_unit_test(the_lock_lives_in_a_mapping_after_close),
 		cmocka_unit_test(the_lock_lives_as_long_as_any_of_a_fork_family_maps_it),
 		cmocka_unit_test(exec_drops_the_lock),
