@@ -51,8 +51,8 @@ void base_die(const char *format, ...)
 }
 
 void base_check_failed(const char *file, int line, const char *left_text, const char *op_text, const char *right_text,
-		       uint64_t left, uint64_t right)
+	uint64_t left, uint64_t right)
 {
 	base_die("internal check failed at %s:%d: %s %s %s (left %llu, right %llu)", file, line, left_text, op_text,
-		 right_text, (unsigned long long)left, (unsigned long long)right);
+		right_text, (unsigned long long)left, (unsigned long long)right);
 }

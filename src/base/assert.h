@@ -18,20 +18,20 @@ HF_COLD HF_PRINTF(1, 2) void base_warn(const char *format, ...);
 void base_set_writer(void (*writer)(const char *text, size_t bytes));
 
 HF_NORETURN HF_COLD void base_check_failed(const char *file, int line, const char *left_text, const char *op_text,
-					   const char *right_text, uint64_t left, uint64_t right);
+	const char *right_text, uint64_t left, uint64_t right);
 
 /* Both operands are printed; so say HF_VERIFY_OP(idle_chunks, >=, reserved_chunks). */
-#define HF_VERIFY_OP(left, op, right)                                                                              \
-	do {                                                                                                       \
-		const uint64_t hf_left_ = (uint64_t)(left);                                                        \
-		const uint64_t hf_right_ = (uint64_t)(right);                                                      \
-		if (HF_UNLIKELY(!(hf_left_ op hf_right_)))                                                         \
-			base_check_failed(__FILE__, __LINE__, #left, #op, #right, hf_left_, hf_right_);            \
+#define HF_VERIFY_OP(left, op, right)                                                                   \
+	do {                                                                                            \
+		const uint64_t hf_left_ = (uint64_t)(left);                                             \
+		const uint64_t hf_right_ = (uint64_t)(right);                                           \
+		if (HF_UNLIKELY(!(hf_left_ op hf_right_)))                                              \
+			base_check_failed(__FILE__, __LINE__, #left, #op, #right, hf_left_, hf_right_); \
 	} while (0)
-#define HF_VERIFY(condition)                                                                                       \
-	do {                                                                                                       \
-		if (HF_UNLIKELY(!(condition)))                                                                     \
-			base_check_failed(__FILE__, __LINE__, #condition, "!=", "0", 0, 0);                        \
+#define HF_VERIFY(condition)                                                                \
+	do {                                                                                \
+		if (HF_UNLIKELY(!(condition)))                                              \
+			base_check_failed(__FILE__, __LINE__, #condition, "!=", "0", 0, 0); \
 	} while (0)
 
 #ifdef HF_DEBUG

@@ -18,7 +18,10 @@ struct lock {
 	uint32_t rank;		/* enum lock_rank; immutable */
 };
 
-#define LOCK_INIT(rank_) {0, (rank_)}
+#define LOCK_INIT(rank_)   \
+	{                  \
+		0, (rank_) \
+	}
 
 void lock_init(struct lock *lock, enum lock_rank rank);
 void lock_take(struct lock *lock);
