@@ -87,6 +87,9 @@ int ledger_descriptor_via_socket(const char *socket_name, const char *cookie, in
 	/* EPIPE: it has answered, and gone, already. */
 	if (bytes >= 0 || bytes == -EPIPE)
 		bytes = os_socket_receive(socket, answer, sizeof answer, &fd);
+	/* It has closed without reading what we said; that is told first, and the answer then is still there. */
+	if (bytes == -ECONNRESET)
+		bytes = os_socket_receive(socket, answer, sizeof answer, &fd);
 	os_fd_close(socket);
 	if (bytes < 0)
 		return bytes == -EAGAIN ? -ETIMEDOUT : (int)bytes;

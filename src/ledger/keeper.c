@@ -252,7 +252,8 @@ static void count_time_at_limit(struct keeper *keeper, uint64_t now_ns)
 							  view.refusals != keeper->refusals_before))
 		ledger_add_at_limit(keeper->ledger, ms);
 	keeper->refusals_before = view.refusals;
-	keeper->served_ns = now_ns;
+	/* What is less than a millisecond counts with the next step: a busy keeper is woken more often than that. */
+	keeper->served_ns = keeper->served_ns && ms < AT_LIMIT_STEP_MAX_MS ? keeper->served_ns + ms * 1000000 : now_ns;
 }
 
 void keeper_serve(struct keeper *keeper, unsigned *next_ms_out)
