@@ -107,7 +107,7 @@ int ledger_descriptor_via_socket(const char *socket_name, const char *cookie, in
 int ledger_join_via_socket(
 	const char *socket_name, const char *cookie, struct ledger **ledger_out, const char **why_out)
 {
-	int fd;
+	int fd = -1;
 	int error = ledger_descriptor_via_socket(socket_name, cookie, &fd);
 
 	*why_out = error == -EACCES	 ? "the keeper does not let it in"
