@@ -51,8 +51,10 @@ struct kind {
 static struct processes before;
 static struct kind kinds[KINDS_MAX];
 static size_t kind_count;
+static bool noted; /* kinds[0] holds one that no sample has seen yet */
 
-void cover_note(const char *name, const char *why)
+/* One more process of that name. */
+static void count(const char *name, const char *why)
 {
 	for (size_t i = 0; i < kind_count; i++) {
 		if (strcmp(kinds[i].name, name) == 0 && strcmp(kinds[i].why, why) == 0) {
@@ -65,6 +67,12 @@ void cover_note(const char *name, const char *why)
 	(void)snprintf(kinds[kind_count].name, sizeof kinds[0].name, "%s", name);
 	kinds[kind_count].why = why;
 	kinds[kind_count++].count = 1;
+}
+
+void cover_note(const char *name, const char *why)
+{
+	count(name, why);
+	noted = true;
 }
 
 bool cover_uncovered_at(size_t index, const char **name_out, const char **why_out, unsigned *count_out)
@@ -232,7 +240,11 @@ static void look(struct process *process)
 	if (!why)
 		return;
 	process->is_counted = true;
-	cover_note(process->command, why);
+	/* The one that was noted before it was started has been counted. */
+	if (noted && strcmp(process->command, kinds[0].name) == 0 && strcmp(why, kinds[0].why) == 0)
+		noted = false;
+	else
+		count(process->command, why);
 }
 
 static uint64_t now_us(void)

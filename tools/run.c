@@ -420,6 +420,8 @@ static void warn_if_uncovered(const char *name)
 	if (!why)
 		return;
 	complain("warning: '%s' will not be covered by the budget: %s", name, why);
+	/* A sample would come too late for a short one. */
+	cover_note(strrchr(name, '/') ? strrchr(name, '/') + 1 : name, why);
 }
 
 int run_main(int argc, char **argv)

@@ -64,6 +64,7 @@ bool cover_find_program(const char *name, char *path, size_t bytes);
 unsigned cover_sample(void);
 /* The @index-th kind of uncovered program: its name, why, and how many processes there were. False: no more. */
 bool cover_uncovered_at(size_t index, const char **name_out, const char **why_out, unsigned *count_out);
+/* Remember the program that is about to be started. */
 void cover_note(const char *name, const char *why);
 
 /* ---- child.c: the program that is run ---- */
