@@ -47,22 +47,33 @@ static inline struct heap_stats heap_case_stats(void)
 	return stats;
 }
 
-/* Every word of an object tells whose it is: bytes beyond the last whole word too. */
+/* Every word of an object tells whose it is; the bytes beyond the last whole word too. */
+static inline uint64_t pattern_word(uint64_t seed, size_t index)
+{
+	return (seed + index) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 static inline void pattern_write(void *object, size_t bytes, uint64_t seed)
 {
 	unsigned char *const at = object;
 
-	for (size_t i = 0; i < bytes; i++)
-		at[i] = (unsigned char)((seed + i / 8) * UINT64_C(0x9e3779b97f4a7c15) >> (i % 8 * 8));
+	for (size_t i = 0; i < bytes; i += 8) {
+		const uint64_t word = pattern_word(seed, i / 8);
+
+		memcpy(at + i, &word, bytes - i < 8 ? bytes - i : 8);
+	}
 }
 
 static inline bool pattern_holds(const void *object, size_t bytes, uint64_t seed)
 {
 	const unsigned char *const at = object;
 
-	for (size_t i = 0; i < bytes; i++)
-		if (at[i] != (unsigned char)((seed + i / 8) * UINT64_C(0x9e3779b97f4a7c15) >> (i % 8 * 8)))
+	for (size_t i = 0; i < bytes; i += 8) {
+		const uint64_t word = pattern_word(seed, i / 8);
+
+		if (memcmp(at + i, &word, bytes - i < 8 ? bytes - i : 8) != 0)
 			return false;
+	}
 	return true;
 }
 
