@@ -72,13 +72,14 @@ static uint64_t resident_pages(pid_t pid, uint64_t heap_low, uint64_t heap_high)
 	return total * 1024 / PAGE;
 }
 
-static bool check_members(const struct ledger *ledger, unsigned shells)
+static bool check_members(struct ledger *ledger, unsigned shells)
 {
 	struct ledger_view view;
 	struct ledger_member member;
 	uint64_t most_excess = 0, most_committed = 0;
 	unsigned found = 0;
 
+	(void)ledger_collect_dead(ledger, true); /* the shells' own children */
 	ledger_look(ledger, &view);
 	for (uint32_t i = 0; i < view.slots_high; i++) {
 		if (!ledger_look_member(ledger, i, &member) || member.kind != LEDGER_LIVE || member.pid == getpid())
