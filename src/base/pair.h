@@ -44,11 +44,36 @@ static inline struct pair pair_read(const union pair_atomic *at)
 	return value;
 }
 
+#if HF_TSAN
+/*
+ * ThreadSanitizer's own 16-byte compare-and-swap takes a lock inside the process: not atomic in memory that processes
+ * share. So it must not see ours; it is told what it orders instead, for both halves, since they are read one by one.
+ */
+void __tsan_acquire(void *at);
+void __tsan_release(void *at);
+
+__attribute__((no_sanitize("thread"), noinline, unused)) static pair_bits pair_swap(
+	union pair_atomic *at, pair_bits before, pair_bits after)
+{
+	__tsan_release(&at->words.low);
+	__tsan_release(&at->words.high);
+	const pair_bits found = __sync_val_compare_and_swap(&at->bits, before, after);
+	__tsan_acquire(&at->words.low);
+	__tsan_acquire(&at->words.high);
+	return found;
+}
+#else
+static inline pair_bits pair_swap(union pair_atomic *at, pair_bits before, pair_bits after)
+{
+	return __sync_val_compare_and_swap(&at->bits, before, after);
+}
+#endif
+
 /* Sequentially consistent. True: *at was *expected and is now desired. False: *expected is what was found. */
 static inline bool pair_cas(union pair_atomic *at, struct pair *expected, struct pair desired)
 {
 	const pair_bits before = pair_to_bits(*expected);
-	const pair_bits found = __sync_val_compare_and_swap(&at->bits, before, pair_to_bits(desired));
+	const pair_bits found = pair_swap(at, before, pair_to_bits(desired));
 
 	*expected = pair_from_bits(found);
 	return found == before;
