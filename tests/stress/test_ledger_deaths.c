@@ -24,16 +24,15 @@
 #include <time.h>
 
 #if HF_TSAN || HF_ASAN
-enum { DEATHS = 3000 }; /* a fork costs several times as much there */
+enum { DEATHS = 2000, LIFE_MAX_US = 24000 }; /* a fork costs several times as much there */
 #else
-enum { DEATHS = 12000 };
+enum { DEATHS = 12000, LIFE_MAX_US = 6000 };
 #endif
 enum {
 	SOAK_DEATHS = 200000,
 	AT_ONCE = 8, /* children of the test; their descendants come on top */
 	LIMIT = 700,
 	MOST_HELD = 400,
-	LIFE_MAX_US = 6000,
 	GENERATIONS = 3,     /* below a child */
 	HANG_S = 60,	     /* nobody works for so long unless it hangs */
 	STOPPED_BIRTHS = 40, /* how many are born while one is stopped */
