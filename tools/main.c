@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *argp_program_version = "holdfast " HF_VERSION;
+/* argp looks for it by name: it must be visible to the C library. */
+__attribute__((visibility("default"))) const char *argp_program_version = "holdfast " HF_VERSION;
 
 static const struct {
 	const char *name;
