@@ -270,10 +270,13 @@ bool slab_push_remote(struct slab *slab, void *object)
 		word_store(object, slab_link(slab, object, head == REMOTE_END ? slab_end() : base + head));
 		next_word = slab_offset(object) | (uint64_t)count << 16;
 		next_word |= announce ? slab_queued_mark() : word >> 32 << 32;
-		/* Release: the object's link, and what the program did with it, before the object. Pairs with
-		 * slab_collect(). */
+		/*
+		 * Release: the object's link, and what the program did with it, before the object. Pairs with
+		 * slab_collect(). Acquire: if we are to queue the slab, the owner has done with queue_next. Pairs with
+		 * slab_arm().
+		 */
 	} while (!atomic_compare_exchange_weak_explicit(
-		&slab->remote, &word, next_word, memory_order_release, memory_order_relaxed));
+		&slab->remote, &word, next_word, memory_order_acq_rel, memory_order_relaxed));
 	return announce;
 }
 
@@ -297,7 +300,7 @@ static void splice(struct slab *slab, void *head, uint32_t count)
 	slab->free = head;
 }
 
-uint32_t slab_collect(struct slab *slab, uint32_t notify_at, bool dequeue)
+uint32_t slab_collect(struct slab *slab, bool dequeue)
 {
 	uint64_t word = atomic_load_explicit(&slab->remote, memory_order_relaxed);
 	uint64_t next_word;
@@ -305,7 +308,7 @@ uint32_t slab_collect(struct slab *slab, uint32_t notify_at, bool dequeue)
 	do {
 		const uint64_t queued = dequeue ? 0 : queued_part(word);
 
-		next_word = remote_make(REMOTE_END, 0, queued ? 0 : notify_at) | queued;
+		next_word = remote_make(REMOTE_END, 0, 0) | queued;
 		if (next_word == word)
 			return 0;
 		/* Acquire: pairs with the release in slab_push_remote(). */
@@ -327,9 +330,9 @@ bool slab_arm(struct slab *slab, uint32_t notify_at)
 		if (remote_count(word) > 0)
 			return false;
 		next_word = remote_make(REMOTE_END, 0, queued ? 0 : notify_at) | queued;
-		/* Relaxed: nothing was taken, and nothing is published but the number itself. */
+		/* Release: queue_next has been read, if the slab was queued before. Pairs with slab_push_remote(). */
 	} while (!atomic_compare_exchange_weak_explicit(
-		&slab->remote, &word, next_word, memory_order_relaxed, memory_order_relaxed));
+		&slab->remote, &word, next_word, memory_order_release, memory_order_relaxed));
 	return true;
 }
 

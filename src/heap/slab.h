@@ -199,6 +199,13 @@ static inline void slab_push_local(struct slab *slab, void *object)
 	slab->free = object;
 }
 
+/* For functions whose plain reads race on purpose. An atomic read would not do: it is checked in any function. */
+#if defined(__clang__)
+#define SLAB_READS_RACES __attribute__((no_sanitize("thread"), noinline))
+#else
+#define SLAB_READS_RACES __attribute__((no_sanitize_thread, noinline))
+#endif
+
 /* ---- slab.c: the owner's, unless it says otherwise ---- */
 
 /* Pops any object that there is, and verifies its link. NULL: the local list is empty. */
@@ -211,11 +218,11 @@ void *slab_cut_one(struct slab *slab, bool *zero_out);
 bool slab_grow(struct slab *slab, bool whole, uint64_t floor_pages);
 
 /*
- * Take over what other threads have freed; the slab then announces itself at @notify_at remote frees (0: never).
+ * Take over what other threads have freed, and disarm: the slab announces itself no more.
  * @dequeue: the slab has just left its owner's queue. Returns how many objects.
  */
-uint32_t slab_collect(struct slab *slab, uint32_t notify_at, bool dequeue);
-/* Set when the slab announces itself. False: there are remote frees already, collect them first. */
+uint32_t slab_collect(struct slab *slab, bool dequeue);
+/* From @notify_at remote frees on the slab announces itself (0: never). False: there are some already, collect them. */
 bool slab_arm(struct slab *slab, uint32_t notify_at);
 /* It has left a queue that a forked child does not go on with, or stays in one that it does. Nobody else runs. */
 void slab_unqueue(struct slab *slab);

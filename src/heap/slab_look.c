@@ -18,13 +18,7 @@
 
 enum { OBJECTS_MAX = CHUNK_BYTES / HEAP_ALIGN_BYTES };
 
-/* Racy on purpose; what it reads is checked, and a wrong answer is not trusted. */
-#if defined(__clang__)
-#define READS_RACES __attribute__((no_sanitize("thread"), noinline))
-#else
-#define READS_RACES __attribute__((no_sanitize_thread, noinline))
-#endif
-
+/* Walks may be racy on purpose: what they read is checked, and a wrong answer is not trusted. */
 struct walk {
 	const struct slab *slab;
 	uintptr_t base;
@@ -33,7 +27,7 @@ struct walk {
 	bool broken; /* did not end where lists end */
 };
 
-READS_RACES static void walk_to(struct walk *walk, const void *object)
+SLAB_READS_RACES static void walk_to(struct walk *walk, const void *object)
 {
 	const uint32_t offset = slab_offset(object);
 
@@ -48,7 +42,7 @@ READS_RACES static void walk_to(struct walk *walk, const void *object)
 	}
 }
 
-READS_RACES static struct walk walk_begin(const struct slab *slab, const void *object)
+SLAB_READS_RACES static struct walk walk_begin(const struct slab *slab, const void *object)
 {
 	struct walk walk = {slab, (uintptr_t)slab_base(slab), NULL, slab_cut_count(slab), false};
 
@@ -56,16 +50,16 @@ READS_RACES static struct walk walk_begin(const struct slab *slab, const void *o
 	return walk;
 }
 
-READS_RACES static void walk_next(struct walk *walk)
+SLAB_READS_RACES static void walk_next(struct walk *walk)
 {
-	const uint64_t distance = word_load(walk->at) ^ walk->slab->key;
+	const uint64_t distance = *(const volatile uint64_t *)walk->at ^ walk->slab->key;
 
 	walk_to(walk, (const void *)((uintptr_t)walk->at ^ distance));
 }
 
-READS_RACES static const void *local_head(const struct slab *slab)
+SLAB_READS_RACES static const void *local_head(const struct slab *slab)
 {
-	return __atomic_load_n(&slab->free, __ATOMIC_RELAXED);
+	return *(void *const volatile *)&slab->free;
 }
 
 static const void *remote_head(const struct slab *slab)
@@ -77,7 +71,7 @@ static const void *remote_head(const struct slab *slab)
 	return head == REMOTE_END ? slab_end() : slab_base(slab) + head;
 }
 
-READS_RACES uint32_t slab_estimate_local(const struct slab *slab)
+SLAB_READS_RACES uint32_t slab_estimate_local(const struct slab *slab)
 {
 	uint32_t count = 0;
 
@@ -87,7 +81,7 @@ READS_RACES uint32_t slab_estimate_local(const struct slab *slab)
 }
 
 /* 1 found, 0 not on the list, -1 the list changed under our feet. */
-READS_RACES static int list_finds(const struct slab *slab, const void *head, const void *object)
+SLAB_READS_RACES static int list_finds(const struct slab *slab, const void *head, const void *object)
 {
 	struct walk walk = walk_begin(slab, head);
 

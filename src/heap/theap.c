@@ -194,7 +194,7 @@ void theap_place(struct theap *theap, struct slab *slab, uint32_t used)
 		/* An available one announces itself when others have freed the last object. */
 		if (slab_arm(slab, has_objects ? used : notify_at_of_full(slab)))
 			break;
-		used -= slab_collect(slab, 0, false);
+		used -= slab_collect(slab, false);
 	}
 	if (slab->state == SLAB_AVAILABLE)
 		theap_add_available(theap, slab);
@@ -249,7 +249,7 @@ void theap_queue(struct slab *slab)
 
 static void dequeue(struct theap *theap, struct slab *slab)
 {
-	const uint32_t count = slab_collect(slab, 0, true);
+	const uint32_t count = slab_collect(slab, true);
 
 	switch (slab->state) {
 	case SLAB_FULL:
@@ -287,7 +287,7 @@ static void switch_to(struct theap *theap, struct slab *slab)
 	struct slab *const before = theap->classes[slab->cls].current;
 
 	theap_set_current(theap, slab->cls, slab);
-	(void)slab_collect(slab, 0, false);
+	(void)slab_collect(slab, false);
 	if (before != &theap_no_slab)
 		theap_place(theap, before, slab_cut_count(before)); /* it was used up */
 }
@@ -350,7 +350,7 @@ void *theap_alloc(struct theap *theap, uint32_t cls, bool want_zero, uint64_t fl
 		if (object)
 			return object;
 		if (slab != &theap_no_slab) {
-			if (slab_collect(slab, 0, false) > 0)
+			if (slab_collect(slab, false) > 0)
 				continue;
 			if (want_zero && (object = slab_cut_one(slab, zero_out)) != NULL)
 				return object;
@@ -368,7 +368,7 @@ static bool trim_current(struct theap *theap, uint32_t cls)
 
 	if (slab == &theap_no_slab)
 		return false;
-	(void)slab_collect(slab, 0, false);
+	(void)slab_collect(slab, false);
 	if (slab_count_local(slab) < slab_cut_count(slab) || !slab_is_loose(slab))
 		return false;
 	theap_set_current(theap, cls, &theap_no_slab);
@@ -387,7 +387,7 @@ static uint32_t trim_available(struct theap *theap, uint32_t cls)
 		const bool is_spare = slab->state == SLAB_SPARE;
 
 		theap_remove_available(theap, slab);
-		const uint32_t used = is_spare ? 0 : slab->countdown - slab_collect(slab, 0, false);
+		const uint32_t used = is_spare ? 0 : slab->countdown - slab_collect(slab, false);
 		if (used == 0 && slab_is_loose(slab)) {
 			theap_destroy_slab(theap, slab);
 			slabs++;

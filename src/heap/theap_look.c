@@ -7,13 +7,7 @@
  * Other threads may be busy: then their slabs' numbers are a moment old. They cannot be wrong by more than what those
  * threads are doing right now, and a slab that is looked at cannot go away, since that takes theap_lock.
  */
-#if defined(__clang__)
-#define READS_RACES __attribute__((no_sanitize("thread"), noinline))
-#else
-#define READS_RACES __attribute__((no_sanitize_thread, noinline))
-#endif
-
-READS_RACES static uint64_t live_bytes_of(struct slab *slab)
+SLAB_READS_RACES static uint64_t live_bytes_of(struct slab *slab)
 {
 	const uint64_t word = atomic_load_explicit(&slab->remote, memory_order_relaxed);
 	uint32_t used = slab_cut_count(slab);

@@ -174,7 +174,7 @@ static struct slab *find_loose(struct theap *orphan, uint32_t cls)
 	for (struct list *at = c->available.next; at != &c->available; at = at->next) {
 		struct slab *const slab = HF_CONTAINER_OF(at, struct slab, in_class);
 
-		slab->countdown -= slab_collect(slab, 0, false);
+		slab->countdown -= slab_collect(slab, false);
 		if (slab_is_loose(slab))
 			return slab;
 	}
