@@ -32,7 +32,7 @@
 
 #if HF_ASAN
 /* The leak checker may not look at a setuid process, and then makes it fail; options do not reach it there. */
-const char *__asan_default_options(void);
+HF_EXPORT const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
 	return "detect_leaks=0";
