@@ -104,15 +104,33 @@ int ledger_descriptor_via_socket(const char *socket_name, const char *cookie, in
 	return 0;
 }
 
+static const char *why_not(int error)
+{
+	switch (error) {
+	case -EACCES:
+		return "the keeper does not let it in";
+	case -ETIMEDOUT:
+		return "its descriptor is closed and the keeper does not answer in time";
+	case -ECONNREFUSED:
+		return "its descriptor is closed and there is no keeper";
+	case -EMFILE:
+	case -ENFILE:
+		return "there are too many open files to ask the keeper";
+	case -EPROTO:
+	case -EMSGSIZE:
+		return "who answers in the keeper's place speaks another language";
+	default:
+		return "its descriptor is closed and asking the keeper failed";
+	}
+}
+
 int ledger_join_via_socket(
 	const char *socket_name, const char *cookie, struct ledger **ledger_out, const char **why_out)
 {
 	int fd = -1;
 	int error = ledger_descriptor_via_socket(socket_name, cookie, &fd);
 
-	*why_out = error == -EACCES	 ? "the keeper does not let it in"
-		   : error == -ETIMEDOUT ? "the keeper does not answer"
-					 : "its descriptor is closed and no keeper answers";
+	*why_out = why_not(error);
 	if (error)
 		return error;
 	error = ledger_join_fresh(fd, ledger_out, why_out);
