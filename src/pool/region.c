@@ -12,7 +12,7 @@
 
 enum {
 	SPARE_PAGES = 4,	   /* descriptors of a run's two ends, a page of the index, one more */
-	SPARE_GROUPS_PER_PAGE = 4, /* a page of the index describes six groups: room to double the address space */
+	SPARE_GROUPS_PER_PAGE = 6, /* a page of the index describes six groups: room to double the address space */
 	SPARE_PAUSE = 64,	   /* a full ledger is not asked for them at each take */
 	SPARE_LIMIT_PART = 1024,   /* but never more than this part of the budget */
 };
