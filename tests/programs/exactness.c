@@ -155,7 +155,7 @@ static int worker(const char *number, bool forks)
 
 /* ---- the cgroup ---- */
 
-static char group[512];
+static char group[1024];
 static bool is_v2;
 
 static void write_text(const char *path, const char *text)
@@ -173,7 +173,7 @@ static bool make_group_under(const char *parent, bool v2)
 	is_v2 = v2;
 	if (mkdir(group, 0755) != 0)
 		return false;
-	char path[600];
+	char path[1100];
 	snprintf(path, sizeof path, v2 ? "%s/memory.current" : "%s/memory.usage_in_bytes", group);
 	if (access(path, R_OK) == 0)
 		return true;
@@ -185,7 +185,7 @@ static bool make_group_under(const char *parent, bool v2)
 static bool make_group(void)
 {
 	static const char v1[] = "/sys/fs/cgroup/memory", v2[] = "/sys/fs/cgroup";
-	char line[512], parent[600];
+	char line[512], parent[800];
 	FILE *file = fopen("/proc/self/cgroup", "re");
 	bool made = false;
 
@@ -210,7 +210,7 @@ static bool make_group(void)
 
 static uint64_t group_number(const char *name)
 {
-	char path[600];
+	char path[1100];
 	uint64_t number = 0;
 
 	snprintf(path, sizeof path, "%s/%s", group, name);
@@ -223,7 +223,7 @@ static uint64_t group_number(const char *name)
 
 static uint64_t group_stat(const char *field)
 {
-	char path[600], name[64];
+	char path[1100], name[64];
 	uint64_t number, found = 0;
 
 	snprintf(path, sizeof path, "%s/memory.stat", group);
@@ -356,7 +356,7 @@ static size_t process_count;
 
 static void list_processes(void)
 {
-	char path[600];
+	char path[1100];
 	int pid;
 
 	snprintf(path, sizeof path, "%s/cgroup.procs", group);
@@ -481,7 +481,7 @@ static pid_t start_worker(const char *mode, uint32_t number, pid_t process_group
 
 	if (pid != 0)
 		return pid;
-	char path[600], text[16];
+	char path[1100], text[16];
 	(void)setpgid(0, process_group);
 	snprintf(path, sizeof path, "%s/cgroup.procs", group);
 	write_text(path, "0");
