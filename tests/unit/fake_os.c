@@ -143,6 +143,7 @@ static void every_kind_can_fail(void **state)
 	FAILS(SPACE_MAP, os_space_map(0, PAGE, 0, &out));
 	FAILS(MEMORY_MAP, os_memory_map(PAGE, &out));
 	FAILS(SPACE_OPEN, os_space_open(NULL, PAGE));
+	FAILS(SPACE_SHOW, os_space_show(NULL, PAGE));
 	FAILS(SPACE_CLOSE, os_space_close(NULL, PAGE));
 	FAILS(DISCARD, os_discard(NULL, PAGE));
 	FAILS(ADVISE, os_advise(NULL, PAGE, OS_HUGE));

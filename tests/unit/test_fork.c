@@ -385,6 +385,37 @@ static void a_raw_clone_gets_books_of_its_own(void **state)
 	heap_check();
 }
 
+/* A free may be all that such a child ever does; its parent holds the memory still, and is charged for it. */
+static void a_raw_clone_that_only_frees_leaves_its_parents_charge_alone(void **state)
+{
+	enum { SMALL = 20000, SMALL_BYTES = 400, LARGE_BYTES = 20 << 20 };
+	static void *small[SMALL];
+
+	(void)state;
+	for (int large_too = 0; large_too < 2; large_too++) {
+		void *large = large_too ? hf_alloc(LARGE_BYTES, HF_RETRY) : NULL;
+
+		for (int i = 0; i < SMALL; i++)
+			small[i] = hf_alloc(SMALL_BYTES, HF_RETRY);
+		const size_t held = committed_now();
+		const pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+		if (pid == 0) {
+			hf_free(large);
+			for (int i = 0; i < SMALL; i++)
+				hf_free(small[i]);
+			_exit(0);
+		}
+		assert_child_succeeds(pid);
+		assert_int_equal(committed_now(), held);
+		check_books();
+		hf_free(large);
+		for (int i = 0; i < SMALL; i++)
+			hf_free(small[i]);
+	}
+	pool_check();
+	heap_check();
+}
+
 static void a_raw_clones_child_can_fork(void **state)
 {
 	struct churn churn = {.seed = 17};
@@ -415,6 +446,7 @@ int main(void)
 		cmocka_unit_test(a_child_at_the_limit_is_refused_and_goes_on),
 		cmocka_unit_test(a_vforked_child_uses_its_parents_heap),
 		cmocka_unit_test(a_raw_clone_gets_books_of_its_own),
+		cmocka_unit_test(a_raw_clone_that_only_frees_leaves_its_parents_charge_alone),
 		cmocka_unit_test(a_raw_clones_child_can_fork),
 	};
 

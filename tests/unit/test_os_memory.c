@@ -162,6 +162,24 @@ static void open_space_is_writable_zero_memory(void **state)
 	assert_int_equal(os_space_open(address, PAGE), -ENOMEM);
 }
 
+static void shown_space_reads_as_zero_and_has_no_pages(void **state)
+{
+	char *address = space(4 * PAGE, 0);
+
+	(void)state;
+	assert_int_equal(os_space_show(address, 4 * PAGE), 0);
+	for (size_t i = 0; i < 4 * PAGE; i++)
+		assert_int_equal(address[i], 0);
+	assert_false(is_writable(address));
+	/* Counted nowhere: the page that all processes read is nobody's. */
+	assert_false(has_vm_flag(address, "ac"));
+	assert_int_equal(os_space_open(address + PAGE, PAGE), 0);
+	address[PAGE] = 1;
+	assert_int_equal(address[2 * PAGE], 0);
+	os_unmap(address, 4 * PAGE);
+	assert_int_equal(os_space_show(address, PAGE), -ENOMEM);
+}
+
 static void closed_space_has_no_pages_and_opens_as_zero(void **state)
 {
 	char *address = space(4 * PAGE, 0);
@@ -457,6 +475,7 @@ static void memory_calls_leave_errno_alone(void **state)
 	(void)!os_space_map((uintptr_t)&errno & ~(uintptr_t)(PAGE - 1), PAGE, 0, &out);
 	(void)!os_memory_map((size_t)1 << 62, &out);
 	(void)!os_space_open(address, PAGE);
+	(void)!os_space_show(address, PAGE);
 	(void)!os_space_close((void *)(uintptr_t)1, PAGE);
 	(void)!os_discard(address, PAGE);
 	(void)!os_advise(address, PAGE, OS_HUGE);
@@ -479,6 +498,7 @@ int main(void)
 		cmocka_unit_test(space_at_a_hint_is_exactly_there_or_eexist),
 		cmocka_unit_test(space_too_large_is_enomem),
 		cmocka_unit_test(open_space_is_writable_zero_memory),
+		cmocka_unit_test(shown_space_reads_as_zero_and_has_no_pages),
 		cmocka_unit_test(closed_space_has_no_pages_and_opens_as_zero),
 		cmocka_unit_test(only_open_space_counts_against_rlimit_data),
 		cmocka_unit_test(discarded_memory_is_gone_and_reads_as_zero),

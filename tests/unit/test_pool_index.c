@@ -137,7 +137,6 @@ static void it_finds_what_a_walk_over_all_finds(void **state)
 	}
 }
 
-/* Alternating: the worst case for a search by walking. */
 static void runs_cross_borders_of_blocks_groups_and_supers(void **state)
 {
 	static const uint32_t borders[] = {BLOCK_CHUNKS, GROUP_CHUNKS, SUPER_CHUNKS};
@@ -157,6 +156,10 @@ static void runs_cross_borders_of_blocks_groups_and_supers(void **state)
 	mark(0, SUPER_CHUNKS, MARK_USED);
 	assert_int_equal(index_find(0, CHUNKS - SUPER_CHUNKS), SUPER_CHUNKS);
 	assert_int_equal(index_find(0, CHUNKS - SUPER_CHUNKS + 1), CHUNK_NONE);
+	/* A walk that begins inside a group which ends with used memory. */
+	mark(0, CHUNKS, MARK_EMPTY);
+	mark(GROUP_CHUNKS - 1, 1, MARK_USED);
+	assert_int_equal(index_find(5, 2 * GROUP_CHUNKS), GROUP_CHUNKS);
 }
 
 static int start(void **state)
