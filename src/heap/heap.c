@@ -70,6 +70,7 @@ void heap_free_slow(void *object)
 {
 	if (!object)
 		return;
+	(void)heap_raw_clone_check();
 
 	struct chunk *const chunk = object_chunk("hf_free", object);
 	struct slab *const slab = object_slab(chunk);
@@ -179,4 +180,12 @@ void heap_fork_child(void)
 	fork_prepared = false;
 	theap_fork_child(lists_whole);
 	lock_reset_after_fork(&theap_lock);
+}
+
+bool heap_raw_clone_check(void)
+{
+	if (HF_LIKELY(!pool_raw_clone_check()))
+		return false;
+	heap_fork_child();
+	return true;
 }

@@ -60,6 +60,11 @@ void heap_stats_get(struct heap_stats *stats_out);
 void heap_fork_prepare(void);
 void heap_fork_parent(void);
 void heap_fork_child(void);
+/*
+ * A child that a raw clone made went through none of these: true once in it, and pool and heap are then in order. Asked
+ * before anything is given back, too: its first call may be a free. No lock of ours is held.
+ */
+bool heap_raw_clone_check(void);
 
 /* Every slab's lists and counts; dies with a message. Only when other threads are quiet. */
 void heap_check(void);

@@ -37,11 +37,11 @@ enum slab_state {
 struct slab {
 	/* Any thread reads the owner to know whether it is itself. Atomic; changes under the lock of theap.h only. */
 	_Atomic(struct theap *) owner;
-	void *free;		/* the owner's alone. The local list: the first object, or &slab_nothing */
-	uint64_t key;		/* immutable. Of the links: another one for each slab and each life of a slab */
-	uint64_t magic;		/* immutable. 2^32 / object_bytes, rounded up: see slab_rank() */
-	_Atomic uint64_t limit; /* slab_rank() of the end of what is cut; written by the owner */
-	uint32_t countdown;	/* the owner's alone. Frees until it must look at the slab: S3 */
+	void *free;	    /* the owner's alone. The local list: the first object, or &slab_nothing */
+	uint64_t key;	    /* immutable. Of the links: another one for each slab and each life of a slab */
+	uint64_t magic;	    /* immutable. 2^32 / object_bytes, rounded up: see slab_rank() */
+	uint64_t limit;	    /* slab_rank() of the end of what is cut; written by the owner, see slab_is_start() */
+	uint32_t countdown; /* the owner's alone. Frees until it must look at the slab: S3 */
 	/* The second cache line: other threads write the first three, rarely the second. */
 	_Atomic uint64_t remote __attribute__((aligned(16))); /* see REMOTE_* */
 	struct slab *queue_next; /* while queued: written by the thread that queues, read by the owner */
@@ -124,18 +124,23 @@ static inline uint64_t slab_magic(uint32_t object_bytes)
 	return ((UINT64_C(1) << 32) + object_bytes - 1) / object_bytes;
 }
 
-/* Does an object that was cut begin at this offset? */
+/* Does an object that was cut begin at this offset? Any thread. */
 static inline bool slab_is_start(const struct slab *slab, uint32_t offset)
 {
 	/* Relaxed: whoever was handed an object was handed it after the limit was raised. */
-	return slab_rank(slab, offset) <
-	       atomic_load_explicit(&((struct slab *)(uintptr_t)slab)->limit, memory_order_relaxed);
+	return slab_rank(slab, offset) < __atomic_load_n(&slab->limit, __ATOMIC_RELAXED);
+}
+
+/* The same for the owner, who alone writes the limit: the comparison can read it by itself. */
+static inline bool slab_is_start_mine(const struct slab *slab, uint32_t offset)
+{
+	return slab_rank(slab, offset) < slab->limit;
 }
 
 /* Objects cut so far: the low half of the limit's rank is its q. */
 static inline uint32_t slab_cut_count(const struct slab *slab)
 {
-	return (uint32_t)atomic_load_explicit(&((struct slab *)(uintptr_t)slab)->limit, memory_order_relaxed);
+	return (uint32_t)__atomic_load_n(&slab->limit, __ATOMIC_RELAXED);
 }
 
 /* ---- links ---- */
@@ -158,10 +163,13 @@ static inline uint64_t slab_link(const struct slab *slab, const void *object, co
 	return (uint64_t)((uintptr_t)object ^ (uintptr_t)next) ^ slab->key;
 }
 
-/* May be a link of a free object: then look for the object on the lists. Addresses have 47 bits, and a key more. */
+/*
+ * May be a link of a free object: then look for the object on the lists. Addresses have 47 bits, and a key more. Keys
+ * are negative, and so are links, so that for most data one look at the sign will do.
+ */
 static inline bool slab_is_suspicious(const struct slab *slab, uint64_t word)
 {
-	return (word ^ slab->key) >> 47 == 0;
+	return HF_UNLIKELY((int64_t)word < 0) && (word ^ slab->key) >> 47 == 0;
 }
 
 /* The object's words belong to the program, which may write while we look (misuse); the compiler must not assume. */

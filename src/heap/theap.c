@@ -3,6 +3,7 @@
  */
 #include "heap/theap.h"
 
+#include "heap/heap.h"
 #include "os/os.h"
 
 #include <pthread.h>
@@ -204,6 +205,7 @@ void theap_event(struct slab *slab)
 {
 	struct theap *const theap = theap_mine;
 
+	(void)heap_raw_clone_check();
 	switch (slab->state) {
 	case SLAB_CURRENT:
 		slab->countdown = COUNTDOWN_FOREVER;

@@ -94,6 +94,7 @@ static bool is_close_enough(size_t bytes, size_t usable_bytes)
 /* Never fails: at worst the object stays as large as it is. */
 static void *shrink(void *object, size_t bytes)
 {
+	fork_raw_clone_check();
 	if (heap_resize(object, bytes, 0) == 0)
 		return object;
 	void *smaller = heap_alloc(bytes, 0, false, 0);

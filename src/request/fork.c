@@ -63,8 +63,7 @@ void fork_register(void)
 
 void fork_raw_clone_check(void)
 {
-	if (HF_UNLIKELY(pool_raw_clone_check())) {
-		heap_fork_child();
+	if (HF_UNLIKELY(heap_raw_clone_check())) {
 		probe_fork_child();
 		request_refusals_reset();
 	}
