@@ -204,7 +204,7 @@ static inline void *page_address(uint64_t page)
 /* The mask of the first @pages pages of a chunk; all of it for more. */
 static inline uint16_t mask_of_first(uint64_t pages)
 {
-	return pages < CHUNK_PAGES ? (uint16_t)((1U << pages) - 1) : MASK_FULL;
+	return pages < CHUNK_PAGES ? (uint16_t)((1U << pages) - 1) : (uint16_t)MASK_FULL;
 }
 
 static inline uint32_t least(uint32_t a, uint32_t b)
@@ -239,7 +239,9 @@ struct node index_node_of_super(uint32_t super);
 HF_MUST_USE int region_open(struct region *region, size_t bytes, uint64_t floor_pages);
 /* The descriptors of @block are there. 0; -ENOMEM; -EEXIST: not possible, and marked so; look elsewhere. */
 HF_MUST_USE int table_prepare(uint32_t block, uint64_t floor_pages);
-/* -EEXIST from table_prepare(): use nothing more of that group. */
+/* Address space for the descriptors of a group of blocks. Errors as above. */
+HF_MUST_USE int table_map_group(uint32_t group);
+/* -EEXIST from these: use nothing more of that group. */
 void table_give_up(uint32_t block);
 /* Give the descriptors of wholly empty blocks back. The pages. */
 uint64_t table_reclaim(void);
