@@ -7,7 +7,6 @@
  */
 #include "tool.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +18,8 @@
 enum {
 	KINDS_MAX = 32,
 	COMMAND_BYTES = 64,
-	INTERVAL_MS = 250,
-	INTERVAL_MAX_MS = 5000,
+	INTERVAL_US = 250000,
+	INTERVAL_MAX_US = 5000000,
 	COST_FACTOR = 50,	/* 2% of one CPU */
 	LOOK_AGAIN_SAMPLES = 8, /* an exec may keep the name */
 };
@@ -102,8 +101,7 @@ static bool read_text(const char *path, char *text, size_t bytes)
 static bool read_process(pid_t pid, struct process *process)
 {
 	char path[40], text[1024];
-	char *open_at, *close_at;
-	int parent;
+	char *open_at, *close_at, *rest, *word;
 
 	(void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
 	if (!read_text(path, text, sizeof text))
@@ -115,12 +113,20 @@ static bool read_process(pid_t pid, struct process *process)
 	*close_at = '\0';
 	*process = (struct process){.pid = pid};
 	make_printable(open_at + 1, process->command, sizeof process->command);
-	/* Fields 3, 4 and 22. */
-	if (sscanf(close_at + 2, "%c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-		    &process->state, &parent, &process->started) != 3)
+	if (close_at[1] != ' ')
 		return false;
-	process->parent = parent;
-	return true;
+	rest = close_at + 2;
+	for (int field = 3; (word = strsep(&rest, " ")); field++) {
+		if (field == 3)
+			process->state = *word;
+		else if (field == 4 && !parse_number(word, &process->parent))
+			return false;
+		else if (field == 22) {
+			process->started = strtoull(word, NULL, 10);
+			return true;
+		}
+	}
+	return false;
 }
 
 static void read_all(struct processes *now)
@@ -130,8 +136,9 @@ static void read_all(struct processes *now)
 
 	while (proc && (entry = readdir(proc))) {
 		struct process process;
+		int pid;
 
-		if (!isdigit((unsigned char)entry->d_name[0]) || !read_process(atoi(entry->d_name), &process))
+		if (!parse_number(entry->d_name, &pid) || !read_process(pid, &process))
 			continue;
 		if (now->count == now->room) {
 			const size_t room = now->room ? now->room * 2 : 64;
@@ -278,10 +285,10 @@ unsigned cover_sample(void)
 	if (start_us >= due_us) {
 		sample();
 		interval_us = (now_us() - start_us) * COST_FACTOR;
-		if (interval_us < INTERVAL_MS * 1000)
-			interval_us = INTERVAL_MS * 1000;
-		if (interval_us > INTERVAL_MAX_MS * 1000)
-			interval_us = INTERVAL_MAX_MS * 1000;
+		if (interval_us < INTERVAL_US)
+			interval_us = INTERVAL_US;
+		if (interval_us > INTERVAL_MAX_US)
+			interval_us = INTERVAL_MAX_US;
 		due_us = start_us + interval_us;
 	}
 	return (unsigned)((due_us - start_us) / 1000) + 1;

@@ -1,5 +1,7 @@
 #include "tool.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *format_size(size_t bytes, char text[SIZE_TEXT_BYTES])
@@ -26,6 +28,19 @@ const char *format_size(size_t bytes, char text[SIZE_TEXT_BYTES])
 		(void)snprintf(text, SIZE_TEXT_BYTES, "%u.%u%c", (unsigned)(tenths / 10), (unsigned)(tenths % 10),
 			units[unit]);
 	return text;
+}
+
+bool parse_number(const char *text, int *number_out)
+{
+	char *end;
+	long number;
+
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || errno || number > INT32_MAX)
+		return false;
+	*number_out = (int)number;
+	return true;
 }
 
 /* The length of the valid UTF-8 sequence at @text; 0: it is none. Overlong ones and surrogates are none. */

@@ -72,10 +72,10 @@ void ledgers_find_all(struct seen_ledgers *seen)
 	if (!proc)
 		fail("/proc cannot be read: %s", strerror(errno));
 	while ((entry = readdir(proc))) {
-		const int pid = atoi(entry->d_name);
 		hf_ledger *ledger;
+		int pid;
 
-		if (pid > 0 && hf_ledger_open_pid(pid, false, &ledger) == 0)
+		if (parse_number(entry->d_name, &pid) && pid > 0 && hf_ledger_open_pid(pid, false, &ledger) == 0)
 			take(seen, ledger);
 	}
 	(void)closedir(proc);

@@ -19,32 +19,37 @@ static const struct {
 
 static char program_name[32] = "holdfast";
 
+/* One write, so that the lines of several processes do not mix. */
+__attribute__((format(printf, 1, 0))) static void print_line(const char *format, va_list arguments)
+{
+	char text[1024];
+	const int named = snprintf(text, sizeof text, "%s: ", program_name);
+	size_t length = named > 0 ? (size_t)named : 0;
+	const int more = vsnprintf(text + length, sizeof text - length - 1, format, arguments);
+
+	length += more > 0 ? (size_t)more : 0;
+	if (length > sizeof text - 2)
+		length = sizeof text - 2;
+	text[length] = '\n';
+	(void)fwrite(text, 1, length + 1, stderr);
+}
+
 void complain(const char *format, ...)
 {
 	va_list arguments;
 
-	/* One write, so that the lines of several processes do not mix. */
-	char text[1024];
-	int length = snprintf(text, sizeof text, "%s: ", program_name);
-
 	va_start(arguments, format);
-	length += vsnprintf(text + length, sizeof text - (size_t)length - 1, format, arguments);
+	print_line(format, arguments);
 	va_end(arguments);
-	if ((size_t)length > sizeof text - 2)
-		length = sizeof text - 2;
-	text[length] = '\n';
-	(void)fwrite(text, 1, (size_t)length + 1, stderr);
 }
 
 void fail(const char *format, ...)
 {
-	char text[960];
 	va_list arguments;
 
 	va_start(arguments, format);
-	(void)vsnprintf(text, sizeof text, format, arguments);
+	print_line(format, arguments);
 	va_end(arguments);
-	complain("%s", text);
 	exit(EXIT_OWN_FAILURE);
 }
 

@@ -355,9 +355,9 @@ static void close_what_is_not_ours(int keep_fd)
 	for (int fd = 0; fd <= 2; fd++)
 		(void)dup2(null, fd);
 	while (fds && (entry = readdir(fds))) {
-		const int fd = atoi(entry->d_name);
+		int fd;
 
-		if (fd > 2 && fd != keep_fd && fd != dirfd(fds) && !is_ledger(fd))
+		if (parse_number(entry->d_name, &fd) && fd > 2 && fd != keep_fd && fd != dirfd(fds) && !is_ledger(fd))
 			(void)close(fd);
 	}
 	if (fds)

@@ -27,8 +27,7 @@ static const struct argp_option option_list[] = {
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
 	struct options *options = state->input;
-	char *end;
-	long pid;
+	int pid = 0;
 
 	switch (key) {
 	case KEY_JSON:
@@ -38,13 +37,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 		options->output = OUTPUT_PROMETHEUS;
 		return 0;
 	case ARGP_KEY_ARG:
-		errno = 0;
-		pid = strtol(argument, &end, 10);
-		if (errno || *end || end == argument || pid <= 0 || pid > INT32_MAX)
+		if (!parse_number(argument, &pid) || pid == 0)
 			argp_error(state, "'%s' is not a process id (holdfast ps lists them)", argument);
 		if (options->pid)
 			argp_error(state, "one process id, please");
-		options->pid = (pid_t)pid;
+		options->pid = pid;
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

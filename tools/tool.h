@@ -29,6 +29,8 @@ void *allocate(size_t count, size_t bytes_each);
 enum { SIZE_TEXT_BYTES = 16 };
 /* "51.2M"; SIZE_MAX: "none". Returns @text. */
 const char *format_size(size_t bytes, char text[SIZE_TEXT_BYTES]);
+/* A decimal number with nothing before or behind it, and not more than a pid can be. */
+bool parse_number(const char *text, int *number_out);
 /* Cut to valid UTF-8 without control characters: what other processes call themselves is not to be trusted. */
 void make_printable(const char *from, char *text, size_t bytes);
 

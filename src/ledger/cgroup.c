@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FILE_BYTES = 8192, MOUNTS_BYTES = 1 << 20 };
+enum { MOUNTS_BYTES = 1 << 20 };
 
 /* ---- text ---- */
 
@@ -191,15 +191,15 @@ static bool is_above_namespace(const char *root)
 	return *root == '\0';
 }
 
-static bool lists_this_process(const char *directory)
+static bool lists_this_process(struct cgroup_set *set, const char *directory)
 {
-	char path[CGROUP_PATH_BYTES + 16], text[FILE_BYTES];
+	char path[CGROUP_PATH_BYTES + 16];
 	const uint64_t self = (uint64_t)os_process_id();
 	int length = snprintf(path, sizeof path, "%s/cgroup.procs", directory);
 
-	if (length < 0 || (size_t)length >= sizeof path || os_read_small(path, text, sizeof text) <= 0)
+	if (length < 0 || (size_t)length >= sizeof path || os_read_small(path, set->text, sizeof set->text) <= 0)
 		return false;
-	for (const char *line = text; line && *line; line = strchr(line, '\n')) {
+	for (const char *line = set->text; line && *line; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (parse_number(line, 0) == self)
 			return true;
@@ -208,8 +208,9 @@ static bool lists_this_process(const char *directory)
 }
 
 /* Where below the mount is the tree's own path? NULL: nowhere that can be said. */
-static const char *below_mount(const struct cgroup_tree *tree, const struct mount *mount, size_t *root_length_out)
+static const char *below_mount(struct cgroup_set *set, const struct mount *mount, size_t *root_length_out)
 {
+	const struct cgroup_tree *tree = &set->trees[mount->version - 1];
 	const size_t root_length = strcmp(mount->root, "/") == 0 ? 0 : strlen(mount->root);
 	const char *path = tree->own_path;
 
@@ -221,7 +222,7 @@ static const char *below_mount(const struct cgroup_tree *tree, const struct moun
 	if (!starts_with(path, "/..") && strncmp(path, mount->root, root_length) == 0 &&
 		(path[root_length] == '/' || path[root_length] == '\0'))
 		return strcmp(path + root_length, "/") == 0 ? "" : path + root_length;
-	if (lists_this_process(mount->point)) {
+	if (lists_this_process(set, mount->point)) {
 		*root_length_out = strlen(path);
 		return "";
 	}
@@ -260,7 +261,7 @@ static void consider_mount(struct cgroup_set *set, const struct mount *mount)
 
 	if (tree->present || tree->own_path[0] == '\0')
 		return;
-	below = below_mount(tree, mount, &tree->root_length);
+	below = below_mount(set, mount, &tree->root_length);
 	if (!below)
 		return;
 	length = snprintf(tree->directory, sizeof tree->directory, "%s%s", mount->point, below);
@@ -310,10 +311,10 @@ static void add_levels(struct cgroup_set *set, const struct cgroup_tree *tree)
 
 void cgroup_find(struct cgroup_set *set)
 {
-	char text[FILE_BYTES];
+	char *text = set->text;
 
 	memset(set, 0, sizeof *set);
-	if (read_paths(0, text, sizeof text) <= 0)
+	if (read_paths(0, text, sizeof set->text) <= 0)
 		return;
 	for (unsigned i = 0; i < CGROUP_VERSIONS; i++) {
 		struct cgroup_tree *tree = &set->trees[i];
@@ -330,14 +331,14 @@ void cgroup_find(struct cgroup_set *set)
 	}
 }
 
-bool cgroup_has_moved(const struct cgroup_set *set)
+bool cgroup_has_moved(struct cgroup_set *set)
 {
-	char text[FILE_BYTES], path[CGROUP_PATH_BYTES];
+	char path[CGROUP_PATH_BYTES];
 
-	if (read_paths(0, text, sizeof text) <= 0)
+	if (read_paths(0, set->text, sizeof set->text) <= 0)
 		return false; /* no /proc any more (chroot): what was found stays the best that is known */
 	for (unsigned i = 0; i < CGROUP_VERSIONS; i++) {
-		if (path_of_version(text, i + 1, path, sizeof path) != 0)
+		if (path_of_version(set->text, i + 1, path, sizeof path) != 0)
 			path[0] = '\0';
 		drop_suffix(path, " (deleted)");
 		if (strcmp(path, set->trees[i].own_path) != 0)
@@ -389,10 +390,10 @@ static uint64_t clean_of(const char *text, unsigned version)
 	return file > busy ? file - busy : 0;
 }
 
-bool cgroup_read(struct cgroup_level *level)
+bool cgroup_read(struct cgroup_set *set, unsigned index)
 {
+	struct cgroup_level *level = &set->levels[index];
 	const unsigned version = level->tree->version;
-	char text[FILE_BYTES];
 
 	level->limit_bytes = read_amount(level, version == 1 ? "memory.limit_in_bytes" : "memory.max");
 	level->high_bytes = version == 1 ? CGROUP_UNLIMITED : read_amount(level, "memory.high");
@@ -403,24 +404,24 @@ bool cgroup_read(struct cgroup_level *level)
 	level->usage_bytes = read_amount(level, version == 1 ? "memory.usage_in_bytes" : "memory.current");
 	if (level->usage_bytes == CGROUP_UNLIMITED)
 		return false;
-	if (read_level(level, "memory.stat", text, sizeof text) > 0)
-		level->clean_bytes = clean_of(text, version);
+	if (read_level(level, "memory.stat", set->text, sizeof set->text) > 0)
+		level->clean_bytes = clean_of(set->text, version);
 	return true;
 }
 
-uint32_t cgroup_levels_of(const struct cgroup_set *set, pid_t pid)
+uint32_t cgroup_levels_of(struct cgroup_set *set, pid_t pid)
 {
-	char text[FILE_BYTES], path[CGROUP_PATH_BYTES];
+	char path[CGROUP_PATH_BYTES];
 	uint32_t levels = 0;
 
-	if (read_paths(pid, text, sizeof text) <= 0)
+	if (read_paths(pid, set->text, sizeof set->text) <= 0)
 		return 0;
 	for (unsigned i = 0; i < set->level_count; i++) {
 		const struct cgroup_level *level = &set->levels[i];
 		const struct cgroup_tree *tree = level->tree;
 		const size_t length = tree->root_length + (level->length - tree->mount_length);
 
-		if (path_of_version(text, tree->version, path, sizeof path) != 0)
+		if (path_of_version(set->text, tree->version, path, sizeof path) != 0)
 			continue;
 		/* A path out of the namespace never starts with one in it. */
 		if (length == 0 ? !starts_with(path, "/..")

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { CGROUP_PATH_BYTES = 1024, CGROUP_LEVELS = 32, CGROUP_VERSIONS = 2 };
+enum { CGROUP_PATH_BYTES = 1024, CGROUP_TEXT_BYTES = 8192, CGROUP_LEVELS = 32, CGROUP_VERSIONS = 2 };
 #define CGROUP_UNLIMITED UINT64_MAX
 
 /* One version's hierarchy. */
@@ -41,18 +41,20 @@ struct cgroup_set {
 	struct cgroup_tree trees[CGROUP_VERSIONS];
 	struct cgroup_level levels[CGROUP_LEVELS]; /* of each tree the nearest first */
 	unsigned level_count;
+	char text[CGROUP_TEXT_BYTES]; /* a file's; here, since the stack may be that of a thread which has next to none
+				       */
 };
 
 /* Find them. Not finding any is no error. Needs a moment's memory of its own for long lists of mounts. */
 void cgroup_find(struct cgroup_set *set);
 /* Has this process been moved, or the set never been filled? */
-bool cgroup_has_moved(const struct cgroup_set *set);
+bool cgroup_has_moved(struct cgroup_set *set);
 
-/* Read the level's limit and, if there is one, what is in use. False: it has no memory controller, or is gone. */
-bool cgroup_read(struct cgroup_level *level);
+/* Read level @level's limit and, if there is one, what is in use. False: it has no memory controller, or is gone. */
+bool cgroup_read(struct cgroup_set *set, unsigned level);
 
 /* Bit i: @pid surely is in level i. */
-uint32_t cgroup_levels_of(const struct cgroup_set *set, pid_t pid);
+uint32_t cgroup_levels_of(struct cgroup_set *set, pid_t pid);
 
 /* The level's path, as a user would say it. */
 void cgroup_level_name(const struct cgroup_level *level, char *name, size_t bytes);

@@ -106,7 +106,7 @@ static uint64_t meminfo_bytes(const char *text, const char *key)
 /* Both 0 if /proc is not there. */
 static void read_ram(uint64_t *total_out, uint64_t *available_out)
 {
-	char text[4096];
+	char text[512]; /* what is wanted stands in the first lines */
 
 	*total_out = *available_out = 0;
 	if (os_read_small("/proc/meminfo", text, sizeof text) <= 0)
@@ -260,12 +260,11 @@ void limit_measure(struct limit *limit, struct ledger *ledger, struct limit_read
 	if (ledger)
 		residency_update(limit->residency, ledger, &limit->set);
 	for (unsigned i = 0; i < limit->set.level_count; i++) {
-		struct cgroup_level *level = &limit->set.levels[i];
 		struct level_figures figures;
 
-		if (!cgroup_read(level))
+		if (!cgroup_read(&limit->set, i))
 			continue;
-		figures = figures_of(level, residency_pages(limit->residency, i) * OS_PAGE_BYTES);
+		figures = figures_of(&limit->set.levels[i], residency_pages(limit->residency, i) * OS_PAGE_BYTES);
 		consider(&tightest, i, &figures, growth);
 	}
 	consider_ram(limit, &tightest, growth);
@@ -364,10 +363,8 @@ uint64_t limit_tightest_bytes(void)
 		return total;
 	cgroup_find(&limit->set);
 	for (unsigned i = 0; i < limit->set.level_count; i++) {
-		struct cgroup_level *level = &limit->set.levels[i];
-
-		if (cgroup_read(level) && level->limit_bytes < total)
-			total = level->limit_bytes;
+		if (cgroup_read(&limit->set, i) && limit->set.levels[i].limit_bytes < total)
+			total = limit->set.levels[i].limit_bytes;
 	}
 	limit_destroy(limit);
 	return total;

@@ -250,7 +250,7 @@ static void estimate(struct member_cache *cache, const struct ledger_member *mem
 }
 
 static void update_member(struct residency *residency, struct ledger *ledger, uint32_t index,
-	const struct ledger_member *member, const struct cgroup_set *set)
+	const struct ledger_member *member, struct cgroup_set *set)
 {
 	struct member_cache *cache = &residency->members[index];
 	uint64_t now_ns = os_clock_ns();
@@ -283,7 +283,7 @@ static void update_member(struct residency *residency, struct ledger *ledger, ui
 		cache->excess_pages - smaller(cache->excess_pages, residency->family_pages));
 }
 
-void residency_update(struct residency *residency, struct ledger *ledger, const struct cgroup_set *set)
+void residency_update(struct residency *residency, struct ledger *ledger, struct cgroup_set *set)
 {
 	struct ledger_view view;
 

@@ -21,7 +21,7 @@ HF_MUST_USE int residency_create(struct residency **residency_out);
 void residency_destroy(struct residency *residency);
 
 /* Look at all members of @ledger. @set: the cgroups whose levels residency_in_level() will be asked about. */
-void residency_update(struct residency *residency, struct ledger *ledger, const struct cgroup_set *set);
+void residency_update(struct residency *residency, struct ledger *ledger, struct cgroup_set *set);
 
 /* Pages of the members that surely are in level @level of the set; RESIDENCY_ANYWHERE: of all members. */
 enum { RESIDENCY_ANYWHERE = CGROUP_LEVELS };

@@ -2,6 +2,7 @@
 #include "ledger/cgroup.h"
 #include "os/os.h"
 #include "os/os_fake.h"
+#include "support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -81,11 +82,11 @@ static void v2_levels_are_the_nearest_and_its_ancestors(void **state)
 	assert_level(0, "/sys/fs/cgroup/a/b.slice");
 	assert_level(1, "/sys/fs/cgroup/a");
 	assert_level(2, "/sys/fs/cgroup");
-	assert_true(cgroup_read(&set.levels[0]));
+	assert_true(cgroup_read(&set, 0));
 	assert_int_equal(set.levels[0].limit_bytes, 67108864);
 	assert_int_equal(set.levels[0].usage_bytes, 1000000);
-	assert_false(cgroup_read(&set.levels[1]));
-	assert_false(cgroup_read(&set.levels[2]));
+	assert_false(cgroup_read(&set, 1));
+	assert_false(cgroup_read(&set, 2));
 }
 
 static void v1_is_found_among_other_controllers(void **state)
@@ -96,8 +97,8 @@ static void v1_is_found_among_other_controllers(void **state)
 	find("5:devices:/y\n4:cpu,memory,pids:/x\n1:cpu:/z\n0::/\n", MOUNT_V1_CPU MOUNT_V1);
 	assert_int_equal(set.level_count, 2);
 	assert_level(0, "/sys/fs/cgroup/memory/x");
-	assert_true(cgroup_read(&set.levels[0]));
-	assert_false(cgroup_read(&set.levels[1])); /* v1's way of writing "none" */
+	assert_true(cgroup_read(&set, 0));
+	assert_false(cgroup_read(&set, 1)); /* v1's way of writing "none" */
 }
 
 static void both_versions_count_where_both_are_mounted(void **state)
@@ -110,7 +111,7 @@ static void both_versions_count_where_both_are_mounted(void **state)
 	assert_int_equal(set.level_count, 3);
 	assert_level(0, "/sys/fs/cgroup/memory");
 	assert_level(1, "/sys/fs/cgroup/u");
-	assert_true(cgroup_read(&set.levels[1]));
+	assert_true(cgroup_read(&set, 1));
 }
 
 static void a_mounted_subtree_hides_its_ancestors(void **state)
@@ -131,7 +132,7 @@ static void a_namespace_shows_its_root_as_slash(void **state)
 	make_v2("/sys/fs/cgroup", "67108864\n"); /* the namespace's root has a limit, unlike the real root */
 	find("0::/\n", MOUNT_V2);
 	assert_int_equal(set.level_count, 1);
-	assert_true(cgroup_read(&set.levels[0]));
+	assert_true(cgroup_read(&set, 0));
 }
 
 static void a_mount_from_outside_the_namespace_is_an_ancestor(void **state)
@@ -195,11 +196,11 @@ static void only_clean_file_pages_are_clean(void **state)
 		"anon 1\nfile 9000000\nshmem 3000000\nfile_mapped 5\nfile_dirty 40000\nfile_writeback 2000\n"
 		"inactive_anon 7\nactive_anon 7\ninactive_file 500000\nactive_file 100000\nunevictable 777\n");
 	find("0::/a\n", MOUNT_V2);
-	assert_true(cgroup_read(&set.levels[0]));
+	assert_true(cgroup_read(&set, 0));
 	assert_int_equal(set.levels[0].clean_bytes, 500000 + 100000 - 40000 - 2000);
 
 	file("/sys/fs/cgroup/a", "memory.stat", "inactive_file 100\nactive_file 100\nfile_dirty 300\n");
-	assert_true(cgroup_read(&set.levels[0]));
+	assert_true(cgroup_read(&set, 0));
 	assert_int_equal(set.levels[0].clean_bytes, 0); /* counters that were read at different moments */
 }
 
@@ -211,7 +212,7 @@ static void v1_counts_the_descendants_too(void **state)
 		"dirty 1\ninactive_file 1\nactive_file 1\ntotal_dirty 1000\ntotal_writeback 500\n"
 		"total_inactive_file 90000\ntotal_active_file 10000\n");
 	find("4:memory:/\n", MOUNT_V1);
-	assert_true(cgroup_read(&set.levels[0]));
+	assert_true(cgroup_read(&set, 0));
 	assert_int_equal(set.levels[0].clean_bytes, 100000 - 1500);
 }
 
@@ -262,24 +263,21 @@ static void damaged_files_do_no_harm(void **state)
 {
 	static const char good[] = MOUNT_PROC MOUNT_V1 MOUNT_V2;
 	char mounts[sizeof good], own[] = "4:cpu,memory:/a/b\n0::/a/b\n";
-	const char *seed_text = getenv("SEED");
-	unsigned seed = seed_text ? (unsigned)atoi(seed_text) : 1;
+	struct random random = {random_seed("damaged_files_do_no_harm")};
 
 	(void)state;
-	print_message("SEED=%u\n", seed);
-	srand(seed);
 	make_v2("/sys/fs/cgroup/a/b", "67108864\n");
 	make_v1("/sys/fs/cgroup/memory/a/b", "67108864\n");
 	for (int i = 0; i < 20000; i++) {
 		memcpy(mounts, good, sizeof good);
 		for (int k = 0; k < 3; k++) {
-			mounts[(size_t)rand() % (sizeof mounts - 1)] = "\n -/\\0:,.."[rand() % 10];
-			own[(size_t)rand() % (sizeof own - 1)] = "\n:/,.a4"[rand() % 7];
+			mounts[random_below(&random, sizeof mounts - 1)] = "\n -/\\0:,.."[random_below(&random, 10)];
+			own[random_below(&random, sizeof own - 1)] = "\n:/,.a4"[random_below(&random, 7)];
 		}
 		find(own, mounts);
 		assert_true(set.level_count <= CGROUP_LEVELS);
 		for (unsigned level = 0; level < set.level_count; level++)
-			(void)cgroup_read(&set.levels[level]);
+			(void)cgroup_read(&set, level);
 	}
 }
 

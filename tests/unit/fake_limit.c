@@ -73,14 +73,16 @@ static void measure(void)
 static void assert_fills(uint64_t limit_bytes, uint64_t outside_bytes, uint64_t growth_bytes)
 {
 	const double budget = (double)reading.budget_pages * 4096;
-	const double fixed = (double)(4 * MIB + 2 * MIB / 4 + growth_bytes);
+	const uint64_t fixed_bytes = 4 * MIB + 2 * MIB / 4 + growth_bytes;
+	const double fixed = (double)fixed_bytes;
 	const double all = budget + budget / 32 + budget * 4 / 1000 + fixed + (double)outside_bytes;
 
 	assert_true(all <= (double)limit_bytes);
 	assert_true(all > (double)limit_bytes - 3 * 4096);
 	assert_int_equal(reading.outside_pages, outside_bytes / 4096);
-	assert_in_range(reading.margin_pages, (uint64_t)(fixed + budget * 4 / 1000) / 4096 - 1,
-		(uint64_t)(fixed + budget * 4 / 1000) / 4096 + 1);
+	const uint64_t margin_pages = (uint64_t)(fixed + budget * 4 / 1000) >> 12;
+
+	assert_in_range(reading.margin_pages, margin_pages - 1, margin_pages + 1);
 }
 
 static void a_small_cgroup_leaves_a_useful_budget(void **state)

@@ -209,7 +209,7 @@ static void without_descriptor_and_keeper_it_says_so(void **state)
 	(void)state;
 	(void)snprintf(gone, sizeof gone, "1000000,0123456789abcdef0123456789abcdef,holdfast-no-such-socket");
 	assert_int_equal(ledger_join_environment(gone, &joined, &why), -ECONNREFUSED);
-	assert_non_null(strstr(why, "no keeper answers"));
+	assert_non_null(strstr(why, "there is no keeper"));
 	(void)snprintf(gone, sizeof gone, "1000000,0123456789abcdef0123456789abcdef,");
 	assert_int_equal(ledger_join_environment(gone, &joined, &why), -ECONNREFUSED);
 }
