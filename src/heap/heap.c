@@ -66,7 +66,25 @@ void heap_free(void *object)
 	heap_free_inline(object);
 }
 
-void heap_free_slow(void *object)
+HF_NOINLINE void heap_free_event(void *object)
+{
+	theap_event(slab_of(&pool_window.chunks[pool_index_of(object)]));
+}
+
+HF_NOINLINE void heap_free_negative(void *object)
+{
+	struct slab *const slab = slab_of(&pool_window.chunks[pool_index_of(object)]);
+
+	if (HF_UNLIKELY(slab_is_suspicious(slab, word_load(object)))) {
+		heap_free_slow(object);
+		return;
+	}
+	slab_push_local(slab, object);
+	if (HF_UNLIKELY(--slab->countdown == 0))
+		theap_event(slab);
+}
+
+HF_NOINLINE void heap_free_slow(void *object)
 {
 	if (!object)
 		return;

@@ -10,8 +10,11 @@
 
 #include "heap/theap.h"
 
-/* The rare part of heap_free(). */
+/* The rare parts of heap_free(): all that is not this thread's small object; and a countdown that has come to 0. */
 void heap_free_slow(void *object);
+void heap_free_event(void *object);
+/* This thread's small object, which begins with a negative number, or is free already. */
+void heap_free_negative(void *object);
 
 /* heap_alloc_fast() for sizes up to CLASS_DIRECT_BYTES. */
 static inline void *heap_alloc_small_inline(size_t bytes)
@@ -30,24 +33,27 @@ static inline void *heap_alloc_inline(size_t bytes)
 	return slab_pop_fast(theap_fast->classes[class_of(bytes)].current);
 }
 
+/* The cold calls are given the object and find the rest again: so nothing is kept for them on the way. */
 static inline void heap_free_inline(void *object)
 {
 	const uintptr_t index = pool_index_of(object);
 
-	if (HF_UNLIKELY(!pool_index_is_mapped(index)))
+	if (HF_UNLIKELY(!pool_index_is_known(index)))
 		goto slow; /* NULL too */
 
 	struct slab *const slab = slab_of(&pool_window.chunks[index]);
 	/* Relaxed: equal only if this thread itself made it so. */
 	if (HF_UNLIKELY(atomic_load_explicit(&slab->owner, memory_order_relaxed) != theap_fast))
 		goto slow;
-	if (HF_UNLIKELY(!slab_is_start(slab, slab_offset(object))))
+	if (HF_UNLIKELY(!slab_is_start_mine(slab, slab_offset(object))))
 		goto slow;
-	if (HF_UNLIKELY(slab_is_suspicious(slab, word_load(object))))
-		goto slow;
+	if (HF_UNLIKELY(word_is_negative(object))) {
+		heap_free_negative(object);
+		return;
+	}
 	slab_push_local(slab, object);
 	if (HF_UNLIKELY(--slab->countdown == 0))
-		theap_event(slab);
+		heap_free_event(object);
 	return;
 slow:
 	heap_free_slow(object);

@@ -47,8 +47,9 @@ static uint64_t secret_get(void)
 }
 
 /*
- * A key for a slab's life, so that what lies about from an earlier life of the chunk does not decode. Its high 17 bits
- * are neither all 0 nor all 1, so that no pointer, no small integer and no zeroed word looks suspicious.
+ * A key for a slab's life, so that what lies about from an earlier life of the chunk does not decode. It is negative
+ * (see word_is_negative()), and its next bits are not all 1, so that no small negative integer looks suspicious
+ * either.
  */
 static uint64_t key_make(const struct chunk *chunk)
 {
@@ -56,7 +57,7 @@ static uint64_t key_make(const struct chunk *chunk)
 	const uint64_t life = atomic_fetch_add_explicit(&lives, 1, memory_order_relaxed);
 	const uint64_t key = mix(secret_get() + mix((uint64_t)(uintptr_t)chunk + life));
 
-	return (key | UINT64_C(1) << 62) & ~(UINT64_C(1) << 61);
+	return (key | UINT64_C(1) << 63) & ~(UINT64_C(1) << 61);
 }
 
 /* ---- local list ---- */
@@ -132,8 +133,7 @@ static uint32_t raise_cut(struct slab *slab, uint32_t count)
 {
 	const uint32_t first = slab_cut_count(slab);
 
-	atomic_store_explicit(
-		&slab->limit, slab_rank(slab, (first + count) * slab->object_bytes), memory_order_relaxed);
+	__atomic_store_n(&slab->limit, slab_rank(slab, (first + count) * slab->object_bytes), __ATOMIC_RELAXED);
 	atomic_signal_fence(memory_order_seq_cst);
 	return first;
 }

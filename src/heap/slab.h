@@ -163,13 +163,18 @@ static inline uint64_t slab_link(const struct slab *slab, const void *object, co
 	return (uint64_t)((uintptr_t)object ^ (uintptr_t)next) ^ slab->key;
 }
 
-/*
- * May be a link of a free object: then look for the object on the lists. Addresses have 47 bits, and a key more. Keys
- * are negative, and so are links, so that for most data one look at the sign will do.
- */
+/* May be a link of a free object: then look for the object on the lists. Addresses have 47 bits, and a key more. */
 static inline bool slab_is_suspicious(const struct slab *slab, uint64_t word)
 {
-	return HF_UNLIKELY((int64_t)word < 0) && (word ^ slab->key) >> 47 == 0;
+	return (word ^ slab->key) >> 47 == 0;
+}
+
+/* Keys are negative, and so are links: most of what programs store needs no more than this look at its sign. */
+static inline bool word_is_negative(const void *object)
+{
+	typedef int64_t __attribute__((may_alias)) word;
+
+	return *(const word *)object < 0;
 }
 
 /* The object's words belong to the program, which may write while we look (misuse); the compiler must not assume. */

@@ -24,7 +24,7 @@ _Atomic uint32_t theap_orphan_available[CLASS_COUNT];
 /* Its key decodes nothing: high bits as in a real one, and slab_nothing reads as 0. */
 struct slab theap_no_slab = {
 	.free = (void *)(uintptr_t)slab_nothing,
-	.key = UINT64_C(1) << 62,
+	.key = UINT64_C(1) << 63,
 	.object_bytes = HEAP_ALIGN_BYTES,
 };
 

@@ -34,6 +34,7 @@ HF_MUST_USE int os_memory_map(size_t bytes, void **memory_out);
 void os_unmap(void *address, size_t bytes);
 /* PROT_NONE to read-write; -ENOMEM: RLIMIT_DATA, overcommit, VMAs. */
 HF_MUST_USE int os_space_open(void *address, size_t bytes);
+HF_MUST_USE int os_space_show(void *address, size_t bytes); /* PROT_NONE to read-only: zeros, which cost nothing */
 /* Fresh PROT_NONE over it: pages and kernel accounting go back. */
 HF_MUST_USE int os_space_close(void *address, size_t bytes);
 /* Give the pages back to the kernel now, locked or not; they read as zero afterwards. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { FILES = 64, FILE_BYTES = 4096, PATH_BYTES = 256, OPEN_FILES = 64, START_NS = 1000000000 };
 
@@ -127,10 +128,21 @@ WRAP(SPACE_MAP, int, space_map, (uintptr_t hint, size_t bytes, size_t align_byte
 	(hint, bytes, align_bytes, space_out))
 WRAP(MEMORY_MAP, int, memory_map, (size_t bytes, void **memory_out), (bytes, memory_out))
 WRAP(SPACE_OPEN, int, space_open, (void *address, size_t bytes), (address, bytes))
+WRAP(SPACE_SHOW, int, space_show, (void *address, size_t bytes), (address, bytes))
 WRAP(SPACE_CLOSE, int, space_close, (void *address, size_t bytes), (address, bytes))
 WRAP(DISCARD, int, discard, (void *address, size_t bytes), (address, bytes))
 WRAP(ADVISE, int, advise, (void *address, size_t bytes, enum os_advice advice), (address, bytes, advice))
-WRAP(MOVE, int, move, (void *from, size_t bytes, void *to), (from, bytes, to))
+int __real_os_move(void *from, size_t bytes, void *to);
+int __wrap_os_move(void *from, size_t bytes, void *to);
+int __wrap_os_move(void *from, size_t bytes, void *to)
+{
+	const int error = step(OS_FAKE_MOVE);
+
+	/* Before Linux 6.17 a source that is two mappings is refused when the target has been unmapped already. */
+	if (error == -EFAULT)
+		(void)munmap(to, bytes);
+	return error ? error : __real_os_move(from, bytes, to);
+}
 WRAP(RESIDENT_PAGES, int, resident_pages, (void *address, size_t bytes, size_t *pages_out), (address, bytes, pages_out))
 WRAP(MEMFD, int, memfd, (const char *name, size_t bytes, int *fd_out), (name, bytes, fd_out))
 WRAP(FD_REOPEN, int, fd_reopen, (int fd, int *fd_out), (fd, fd_out))

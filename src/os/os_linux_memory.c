@@ -126,13 +126,23 @@ void os_unmap(void *address, size_t bytes)
 		(void)!os_discard(address, bytes);
 }
 
-int os_space_open(void *address, size_t bytes)
+static int protect(void *address, size_t bytes, int protection)
 {
 	const int saved_errno = errno;
-	const int result = mprotect(address, bytes, PROT_READ | PROT_WRITE) == 0 ? 0 : -errno;
+	const int result = mprotect(address, bytes, protection) == 0 ? 0 : -errno;
 
 	errno = saved_errno;
 	return result;
+}
+
+int os_space_open(void *address, size_t bytes)
+{
+	return protect(address, bytes, PROT_READ | PROT_WRITE);
+}
+
+int os_space_show(void *address, size_t bytes)
+{
+	return protect(address, bytes, PROT_READ);
 }
 
 int os_space_close(void *address, size_t bytes)

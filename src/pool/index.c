@@ -156,12 +156,17 @@ int index_extend(uint64_t floor_pages)
 		block->free = UINT32_MAX;
 		block_set(block, pool.placed ? 0 : BLOCK_MAPPED);
 	}
-	if (!pool.placed)
-		block_set(&pool.groups[group].blocks[0], BLOCK_TABLES_MAPPED);
+	error = table_map_group(group);
+	if (error == -ENOMEM)
+		return error;
 	(void)refresh_group(group);
 	/* Release: the group can be read before it is known. Pairs with the acquire in pool_index_is_mapped(). */
 	atomic_store_explicit(&pool.groups_known, group + 1, memory_order_release);
 	pool.supers[super] = index_node_of_super(super);
+	if (error == -EEXIST)
+		table_give_up(group * GROUP_BLOCKS);
+	/* Relaxed: readers have the address of something that is below it, and with that address they have this. */
+	__atomic_store_n(&pool_window.known_chunks, (uintptr_t)(group + 1) * GROUP_CHUNKS, __ATOMIC_RELAXED);
 	return 0;
 }
 

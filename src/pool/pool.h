@@ -49,11 +49,13 @@ struct chunk {
 	uint64_t heap_words[CHUNK_HEAP_WORDS]; /* the heap's own, zero when the chunk is handed out */
 };
 
-/* Immutable after pool_init(); placed together so that a free touches one line of globals. */
+/* Placed together so that a free touches one line of globals. All but the last: immutable after pool_init(). */
 struct pool_window {
 	uintptr_t base;
 	uintptr_t chunk_count; /* chunks that the window can have; addresses beyond are foreign */
 	struct chunk *chunks;
+	/* Grows: descriptors below this can be read at any time; where nothing is they read as zero. */
+	uintptr_t known_chunks;
 };
 extern struct pool_window pool_window;
 
@@ -61,6 +63,18 @@ extern struct pool_window pool_window;
 static inline uintptr_t pool_index_of(const void *address)
 {
 	return ((uintptr_t)address - pool_window.base) >> CHUNK_SHIFT;
+}
+
+/* May the descriptor of this index be read? True for every address of an object, and for many others. */
+static inline bool pool_index_is_known(uintptr_t index)
+{
+#if HF_TSAN
+	return index < __atomic_load_n(&pool_window.known_chunks, __ATOMIC_RELAXED);
+#else
+	/* A plain read, which a comparison can do by itself: a stale value is too small only for what is not ours yet.
+	 */
+	return index < pool_window.known_chunks;
+#endif
 }
 
 static inline void *chunk_address(const struct chunk *chunk)

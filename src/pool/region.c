@@ -125,24 +125,32 @@ static void give_up_group(uint32_t group)
 	}
 }
 
-static int table_map(uint32_t block)
+/* Readable from the start, as zeros, so that any address below known_chunks can be looked up without asking. */
+int table_map_group(uint32_t group)
 {
-	const uint32_t group = block / GROUP_BLOCKS;
+	void *const tables = table_address(group * GROUP_BLOCKS);
 	struct block *first = &pool.groups[group].blocks[0];
-	int error;
+	int error = 0;
 
 	if (block_flags(first) & BLOCK_TABLES_MAPPED)
 		return 0;
-	error = space_map_plain((uintptr_t)table_address(group * GROUP_BLOCKS), GROUP_BLOCKS * TABLE_BYTES);
-	if (error == 0)
-		block_set(first, BLOCK_TABLES_MAPPED);
-	return error;
+	if (pool.placed)
+		error = space_map_plain((uintptr_t)tables, GROUP_BLOCKS * TABLE_BYTES);
+	if (error)
+		return error;
+	if (os_space_show(tables, GROUP_BLOCKS * TABLE_BYTES) != 0) {
+		if (pool.placed)
+			os_unmap(tables, GROUP_BLOCKS * TABLE_BYTES);
+		return -ENOMEM;
+	}
+	block_set(first, BLOCK_TABLES_MAPPED);
+	return 0;
 }
 
 static int table_open(uint32_t block)
 {
 	struct block *at = block_at(block);
-	int error = table_map(block);
+	int error = table_map_group(block / GROUP_BLOCKS);
 
 	if (error)
 		return error;

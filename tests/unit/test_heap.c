@@ -39,7 +39,7 @@ static void an_offset_is_a_start_exactly_if_the_size_divides_it(void **state)
 		const uint32_t counts[] = {0, 1, class_capacity(cls) / 2, class_capacity(cls)};
 
 		for (size_t i = 0; i < HF_COUNT_OF(counts); i++) {
-			atomic_store(&slab.limit, slab_rank(&slab, counts[i] * bytes));
+			slab.limit = slab_rank(&slab, counts[i] * bytes);
 			assert_int_equal(slab_cut_count(&slab), counts[i]);
 			for (uint32_t offset = 0; offset < CHUNK_BYTES; offset++)
 				if (slab_is_start(&slab, offset) != (offset % bytes == 0 && offset / bytes < counts[i]))
