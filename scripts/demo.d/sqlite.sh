@@ -18,7 +18,7 @@ sqlite_script() {
 	done
 	echo ".print the rest"
 	echo "select 'kept', count(*), sum(id) from note;"
-	for ((i = 5; i < 40; i++)); do
+	for ((i = 5; i < 25; i++)); do
 		sqlite_insert $i
 	done
 	cat <<-'EOF'
