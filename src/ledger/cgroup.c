@@ -19,6 +19,17 @@
 
 enum { MOUNTS_BYTES = 1 << 20 };
 
+/* A file that is not there, or not for us, is no limit. Any other failure to read it may hide one. */
+static ssize_t read_file(struct cgroup_set *set, const char *path, char *text, size_t bytes)
+{
+	const ssize_t result = os_read_small(path, text, bytes);
+
+	if (result < 0 && result != -ENOENT && result != -ENOTDIR && result != -EACCES && result != -EPERM &&
+		result != -ENODEV && result != -EOPNOTSUPP && result != -EINVAL)
+		set->is_uncertain = true;
+	return result;
+}
+
 /* ---- text ---- */
 
 static bool starts_with(const char *text, const char *start)
@@ -130,15 +141,6 @@ static void drop_suffix(char *text, const char *suffix)
 		text[length - suffix_length] = '\0';
 }
 
-static ssize_t read_paths(pid_t pid, char *text, size_t bytes)
-{
-	char name[32] = "/proc/self/cgroup";
-
-	if (pid != 0)
-		(void)snprintf(name, sizeof name, "/proc/%d/cgroup", (int)pid);
-	return os_read_small(name, text, bytes);
-}
-
 /* ---- /proc/self/mountinfo ---- */
 
 struct mount {
@@ -197,7 +199,7 @@ static bool lists_this_process(struct cgroup_set *set, const char *directory)
 	const uint64_t self = (uint64_t)os_process_id();
 	int length = snprintf(path, sizeof path, "%s/cgroup.procs", directory);
 
-	if (length < 0 || (size_t)length >= sizeof path || os_read_small(path, set->text, sizeof set->text) <= 0)
+	if (length < 0 || (size_t)length >= sizeof path || read_file(set, path, set->text, sizeof set->text) <= 0)
 		return false;
 	for (const char *line = set->text; line && *line; line = strchr(line, '\n')) {
 		line += *line == '\n';
@@ -229,21 +231,21 @@ static const char *below_mount(struct cgroup_set *set, const struct mount *mount
 	return NULL;
 }
 
-static bool has_memory_files(const char *directory, unsigned version)
+static bool has_memory_files(struct cgroup_set *set, const char *directory, unsigned version)
 {
 	char path[CGROUP_PATH_BYTES + 32], text[64];
 	const char *file = version == 1 ? "memory.limit_in_bytes" : "memory.stat";
 	const int length = snprintf(path, sizeof path, "%s/%s", directory, file);
 
-	return length > 0 && (size_t)length < sizeof path && os_read_small(path, text, sizeof text) > 0;
+	return length > 0 && (size_t)length < sizeof path && read_file(set, path, text, sizeof text) > 0;
 }
 
 /* The nearest directory that is there, from @tree->directory towards the mount point. */
-static bool settle(struct cgroup_tree *tree)
+static bool settle(struct cgroup_set *set, struct cgroup_tree *tree)
 {
 	char *directory = tree->directory;
 
-	while (!has_memory_files(directory, tree->version)) {
+	while (!has_memory_files(set, directory, tree->version)) {
 		char *slash = strrchr(directory, '/');
 
 		if (!slash || (size_t)(slash - directory) < tree->mount_length)
@@ -268,7 +270,7 @@ static void consider_mount(struct cgroup_set *set, const struct mount *mount)
 	if (length < 0 || (size_t)length >= sizeof tree->directory)
 		return;
 	tree->mount_length = strlen(mount->point);
-	tree->present = settle(tree);
+	tree->present = settle(set, tree);
 }
 
 static void consider_mounts(struct cgroup_set *set)
@@ -276,9 +278,11 @@ static void consider_mounts(struct cgroup_set *set)
 	void *memory;
 	ssize_t bytes;
 
-	if (os_memory_map(MOUNTS_BYTES, &memory) != 0)
+	if (os_memory_map(MOUNTS_BYTES, &memory) != 0) {
+		set->is_uncertain = true;
 		return;
-	bytes = os_read_small("/proc/self/mountinfo", memory, MOUNTS_BYTES);
+	}
+	bytes = read_file(set, "/proc/self/mountinfo", memory, MOUNTS_BYTES);
 	if (bytes > 0) {
 		char *rest = memory;
 
@@ -314,7 +318,7 @@ void cgroup_find(struct cgroup_set *set)
 	char *text = set->text;
 
 	memset(set, 0, sizeof *set);
-	if (read_paths(0, text, sizeof set->text) <= 0)
+	if (read_file(set, "/proc/self/cgroup", text, sizeof set->text) <= 0)
 		return;
 	for (unsigned i = 0; i < CGROUP_VERSIONS; i++) {
 		struct cgroup_tree *tree = &set->trees[i];
@@ -335,7 +339,7 @@ bool cgroup_has_moved(struct cgroup_set *set)
 {
 	char path[CGROUP_PATH_BYTES];
 
-	if (read_paths(0, set->text, sizeof set->text) <= 0)
+	if (os_read_small("/proc/self/cgroup", set->text, sizeof set->text) <= 0)
 		return false; /* no /proc any more (chroot): what was found stays the best that is known */
 	for (unsigned i = 0; i < CGROUP_VERSIONS; i++) {
 		if (path_of_version(set->text, i + 1, path, sizeof path) != 0)
@@ -349,22 +353,23 @@ bool cgroup_has_moved(struct cgroup_set *set)
 
 /* ---- a level's numbers ---- */
 
-static ssize_t read_level(const struct cgroup_level *level, const char *file, char *text, size_t bytes)
+static ssize_t read_level(
+	struct cgroup_set *set, const struct cgroup_level *level, const char *file, char *text, size_t bytes)
 {
 	char path[CGROUP_PATH_BYTES + 32];
 	const int length = snprintf(path, sizeof path, "%.*s/%s", (int)level->length, level->tree->directory, file);
 
 	if (length < 0 || (size_t)length >= sizeof path)
 		return -ENAMETOOLONG;
-	return os_read_small(path, text, bytes);
+	return read_file(set, path, text, bytes);
 }
 
-static uint64_t read_amount(const struct cgroup_level *level, const char *file)
+static uint64_t read_amount(struct cgroup_set *set, const struct cgroup_level *level, const char *file)
 {
 	char text[64];
 	uint64_t amount;
 
-	if (read_level(level, file, text, sizeof text) <= 0)
+	if (read_level(set, level, file, text, sizeof text) <= 0)
 		return CGROUP_UNLIMITED;
 	amount = parse_number(text, CGROUP_UNLIMITED); /* "max" */
 	/* v1 writes "no limit" as the largest multiple of a page that its counter holds. */
@@ -395,16 +400,16 @@ bool cgroup_read(struct cgroup_set *set, unsigned index)
 	struct cgroup_level *level = &set->levels[index];
 	const unsigned version = level->tree->version;
 
-	level->limit_bytes = read_amount(level, version == 1 ? "memory.limit_in_bytes" : "memory.max");
-	level->high_bytes = version == 1 ? CGROUP_UNLIMITED : read_amount(level, "memory.high");
+	level->limit_bytes = read_amount(set, level, version == 1 ? "memory.limit_in_bytes" : "memory.max");
+	level->high_bytes = version == 1 ? CGROUP_UNLIMITED : read_amount(set, level, "memory.high");
 	level->usage_bytes = 0;
 	level->clean_bytes = 0;
 	if (level->limit_bytes == CGROUP_UNLIMITED)
 		return false;
-	level->usage_bytes = read_amount(level, version == 1 ? "memory.usage_in_bytes" : "memory.current");
+	level->usage_bytes = read_amount(set, level, version == 1 ? "memory.usage_in_bytes" : "memory.current");
 	if (level->usage_bytes == CGROUP_UNLIMITED)
 		return false;
-	if (read_level(level, "memory.stat", set->text, sizeof set->text) > 0)
+	if (read_level(set, level, "memory.stat", set->text, sizeof set->text) > 0)
 		level->clean_bytes = clean_of(set->text, version);
 	return true;
 }
@@ -414,7 +419,8 @@ uint32_t cgroup_levels_of(struct cgroup_set *set, pid_t pid)
 	char path[CGROUP_PATH_BYTES];
 	uint32_t levels = 0;
 
-	if (read_paths(pid, set->text, sizeof set->text) <= 0)
+	(void)snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
+	if (os_read_small(path, set->text, sizeof set->text) <= 0)
 		return 0;
 	for (unsigned i = 0; i < set->level_count; i++) {
 		const struct cgroup_level *level = &set->levels[i];

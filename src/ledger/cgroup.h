@@ -41,6 +41,9 @@ struct cgroup_set {
 	struct cgroup_tree trees[CGROUP_VERSIONS];
 	struct cgroup_level levels[CGROUP_LEVELS]; /* of each tree the nearest first */
 	unsigned level_count;
+	/* Since cgroup_find(), something could not be read for a reason that says nothing about it (no descriptor
+	 * free): there may be tighter limits than those that were read. */
+	bool is_uncertain;
 	char text[CGROUP_TEXT_BYTES]; /* a file's; here, since the stack may be that of a thread which has next to none
 				       */
 };

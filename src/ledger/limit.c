@@ -270,6 +270,9 @@ void limit_measure(struct limit *limit, struct ledger *ledger, struct limit_read
 	consider_ram(limit, &tightest, growth);
 	note_growth(limit, tightest.level, tightest.figures.outside_bytes);
 
+	reading_out->is_certain = !limit->set.is_uncertain;
+	if (limit->set.is_uncertain)
+		limit->found_ns = 0; /* everything anew the next time */
 	reading_out->budget_pages = tightest.budget_pages;
 	reading_out->outside_pages = tightest.figures.outside_bytes / OS_PAGE_BYTES;
 	reading_out->margin_pages = tightest.margin_bytes / OS_PAGE_BYTES;
@@ -277,14 +280,18 @@ void limit_measure(struct limit *limit, struct ledger *ledger, struct limit_read
 	describe(limit, &tightest, reading_out->source, sizeof reading_out->source);
 }
 
-static void apply(struct limit *limit, struct ledger *ledger, uint64_t *budget_out)
+static void apply(struct limit *limit, struct ledger *ledger, const struct ledger_view *before, uint64_t *budget_out)
 {
 	struct limit_reading reading;
 
 	limit_measure(limit, ledger, &reading);
+	*budget_out = reading.budget_pages;
+	/* A limit that could not be read this time is still there. (There is no limit yet: better this one than none.)
+	 */
+	if (!reading.is_certain && reading.budget_pages > before->limit_pages && before->limit_source[0])
+		return;
 	ledger_set_limit(ledger, reading.budget_pages);
 	ledger_publish_outside(ledger, reading.outside_pages, reading.margin_pages, reading.source);
-	*budget_out = reading.budget_pages;
 }
 
 unsigned limit_update(struct limit *limit, struct ledger *ledger)
@@ -300,7 +307,7 @@ unsigned limit_update(struct limit *limit, struct ledger *ledger)
 		return INTERVAL_MS;
 	}
 	(void)ledger_take_turn_to_check(ledger, start_ns, 0); /* so that nobody else thinks that it is late */
-	apply(limit, ledger, &budget);
+	apply(limit, ledger, &view, &budget);
 	cost_ms = (os_clock_ns() - start_ns) * COST_FACTOR / NS_PER_MS;
 	interval = subtract(budget, view.committed_pages) < budget / 8 ? INTERVAL_NEAR_MS : INTERVAL_MS;
 	if (interval < cost_ms)
@@ -346,7 +353,7 @@ void limit_refresh(struct ledger *ledger)
 	if (!start_measuring())
 		return;
 	if (refresh_state || limit_create(&refresh_state) == 0)
-		apply(refresh_state, ledger, &budget);
+		apply(refresh_state, ledger, &view, &budget);
 	/* Release: the state is whole for the next. Pairs with the acquire in start_measuring(). */
 	atomic_store_explicit(&measuring, 0, memory_order_release);
 }

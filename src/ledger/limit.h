@@ -22,6 +22,7 @@ struct limit_reading {
 				   kernel */
 	uint64_t margin_pages;
 	uint64_t limit_bytes; /* of the tightest level */
+	bool is_certain;      /* false: a tighter limit may have been overlooked, for want of a descriptor, say */
 	char source[96];      /* "cgroup v2 /a/b, 64.0M" */
 };
 

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -334,6 +335,43 @@ static void a_refresh_leaves_it_to_a_keeper_that_is_not_late(void **state)
 	ledger_leave(ledger);
 }
 
+/* Whatever call fails, once or from then on: a limit that cannot be read is not taken for none. */
+static void a_failing_call_never_raises_the_limit(void **state)
+{
+	struct ledger *ledger = create(true);
+	struct ledger_view view;
+	uint64_t before;
+	unsigned nth = 0;
+	bool fired;
+
+	(void)state;
+	set_level("/c/a/b", 64 * MIB, 3 * MIB, 0);
+	(void)limit_update(limit, ledger);
+	ledger_look(ledger, &view);
+	before = view.limit_pages;
+	do {
+		nth++;
+		fired = false;
+		for (int from_then_on = 0; from_then_on < 2; from_then_on++) {
+			os_fake_advance_ns(6 * (uint64_t)1000000000); /* everything is looked for anew */
+			os_fake_fail_nth(OS_FAKE_ANY, nth, -EMFILE, from_then_on);
+			(void)limit_update(limit, ledger);
+			fired = fired || os_fake_fired(OS_FAKE_ANY);
+			os_fake_fail_off(OS_FAKE_ANY);
+			ledger_look(ledger, &view);
+			assert_true(view.limit_pages <= before);
+			assert_int_equal(ledger_check_books(ledger), 0);
+		}
+		os_fake_advance_ns(250 * (uint64_t)1000000);
+		(void)limit_update(limit, ledger);
+		ledger_look(ledger, &view);
+		/* At once as it was, but for what is left free since the failure looked like growth. */
+		assert_in_range(view.limit_pages, before - 2 * MIB / 4096, before);
+	} while (fired);
+	assert_true(nth > 10);
+	ledger_leave(ledger);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -352,6 +390,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_percentage_is_of_the_tightest_limit, start, stop),
 		cmocka_unit_test_setup_teardown(an_update_sets_the_ledgers_limit_and_says_why, start, stop),
 		cmocka_unit_test_setup_teardown(a_limit_that_was_given_stays, start, stop),
+		cmocka_unit_test_setup_teardown(a_failing_call_never_raises_the_limit, start, stop),
 		cmocka_unit_test_setup_teardown(near_the_limit_one_looks_more_often, start, stop),
 		cmocka_unit_test_setup_teardown(a_refresh_looks_at_most_every_100_ms, start, stop),
 		cmocka_unit_test_setup_teardown(a_refresh_leaves_it_to_a_keeper_that_is_not_late, start, stop),
