@@ -27,6 +27,7 @@ struct fault {
 	unsigned nth;
 	bool from_then_on;
 	bool strict;
+	bool copies; /* all moves are refused: pages are copied */
 };
 
 /* In a child: a failed check says where, and ends it. */
@@ -234,6 +235,8 @@ static int run_scene(void *context)
 	if (ledger_create(&spec, &ledger) != 0)
 		return 1;
 	os_fake_machine.overcommit_mode = fault->strict ? 2 : 0;
+	if (fault->copies)
+		os_fake_fail_nth(OS_FAKE_MOVE, 1, -EFAULT, true);
 	os_fake_fail_nth(fault->call, fault->nth, fault->error, fault->from_then_on);
 	if (pool_init(ledger) != 0) {
 		const int result = os_fake_fired(fault->call) ? FIRED : 1;
@@ -298,6 +301,15 @@ static void moves_may_be_refused(void **state)
 	sweep((struct fault){.call = OS_FAKE_MOVE, .error = -EFAULT, .strict = true});
 }
 
+static void copying_instead_of_moving_may_fail_too(void **state)
+{
+	(void)state;
+	sweep((struct fault){.call = OS_FAKE_DISCARD, .error = -EINVAL, .copies = true});
+	sweep((struct fault){.call = OS_FAKE_DISCARD, .error = -EINVAL, .copies = true, .from_then_on = true});
+	sweep((struct fault){.call = OS_FAKE_SPACE_MAP, .error = -EEXIST, .copies = true});
+	sweep((struct fault){.call = OS_FAKE_SPACE_OPEN, .error = -ENOMEM, .copies = true});
+}
+
 static void the_kernel_may_stop_to_take_pages_back(void **state)
 {
 	(void)state;
@@ -320,6 +332,7 @@ int main(void)
 		cmocka_unit_test(any_call_may_fail_once_in_a_strict_pool),
 		cmocka_unit_test(address_space_may_be_occupied),
 		cmocka_unit_test(moves_may_be_refused),
+		cmocka_unit_test(copying_instead_of_moving_may_fail_too),
 		cmocka_unit_test(the_kernel_may_stop_to_take_pages_back),
 		cmocka_unit_test(the_kernel_may_stop_to_give_space),
 	};

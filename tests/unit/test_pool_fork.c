@@ -183,8 +183,6 @@ static int raw_clone(void *context)
 static void a_raw_clone_is_noticed_and_put_in_order(void **state)
 {
 	(void)state;
-	if (HF_TSAN)
-		skip(); /* its runtime does not survive a clone that it did not see */
 	assert_int_equal(child_check(raw_clone, NULL), 0);
 }
 

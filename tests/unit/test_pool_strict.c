@@ -100,8 +100,6 @@ static int strict_from_now_on(void *context)
 static void strict_closes_what_is_not_committed(void **state)
 {
 	(void)state;
-	if (HF_TSAN)
-		skip(); /* one runs out of address space for its shadow of moved memory */
 	assert_int_equal(child_check(strict_from_now_on, NULL), 0);
 }
 
