@@ -19,8 +19,12 @@
 
 #include <errno.h>
 
-/* A swap fails only if another process succeeded, so an honest crowd of 4,096 gets through long before this. */
-enum { ATTEMPTS_MAX = 1 << 20, ENTRY_ATTEMPTS_MAX = 1 << 12 };
+/*
+ * A swap fails only if another process succeeded, so an honest crowd of 4,096 gets through long before this. A family's
+ * members are counted between read and swap, which takes a hundred times as long: those changes can wait for the next
+ * collector, rather than hold this process up for seconds.
+ */
+enum { ATTEMPTS_MAX = 1 << 20, FAMILY_ATTEMPTS_MAX = 1 << 12, ENTRY_ATTEMPTS_MAX = 1 << 12 };
 
 struct planned {
 	uint32_t slot[2];
@@ -183,7 +187,9 @@ int word_change(struct ledger *ledger, struct change *change)
 {
 	struct ledger_record *record = &ledger->slots[change->initiator].record;
 
-	for (int i = 0; i < ATTEMPTS_MAX; i++) {
+	const int attempts = change->family != 0 ? FAMILY_ATTEMPTS_MAX : ATTEMPTS_MAX;
+
+	for (int i = 0; i < attempts; i++) {
 		struct pair word = pair_read(&ledger->shared->word);
 		struct planned planned;
 
