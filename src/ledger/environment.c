@@ -264,3 +264,17 @@ int ledger_environment_format(struct ledger *ledger, char *text, size_t bytes)
 	}
 	return used + (size_t)written < bytes ? 0 : -ENOBUFS;
 }
+
+void ledger_environment_close(const struct ledger *ledger, const char *text)
+{
+	struct entry entry;
+	struct os_file_id id;
+
+	text = strchr(text, '=');
+	for (text = text ? text + 1 : NULL; ledger && text && *text; ledger = ledger->outer) {
+		text = parse_entry(text, &entry);
+		if (text && os_fd_identify(entry.fd, &id) == 0 && id.device == ledger->device &&
+			id.inode == ledger->inode)
+			os_fd_close(entry.fd);
+	}
+}

@@ -48,5 +48,7 @@ void ledger_socket_name_of(const char *name, char socket_name_out[LEDGER_SOCKET_
 /* Write the variable for @ledger and those around it. 0, -ENOBUFS, -EBADF (a descriptor was lost and cannot be had
  * again). */
 HF_MUST_USE int ledger_environment_format(struct ledger *ledger, char *text, size_t bytes);
+/* Close the descriptors that were made for @text, the variable with its name, where they still are what they were. */
+void ledger_environment_close(const struct ledger *ledger, const char *text);
 
 #endif

@@ -182,6 +182,7 @@ HF_EXPORT void hf_ledger_close(hf_ledger *ledger)
 		return;
 	if (ledger->keeper)
 		keeper_destroy(ledger->keeper);
+	ledger_environment_close(ledger->ledger, ledger->environment);
 	ledger_leave(ledger->ledger);
 	os_unmap(ledger, OS_PAGE_BYTES);
 }

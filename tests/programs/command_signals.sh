@@ -86,3 +86,27 @@ wait $pid
 [ $((0x$(sed 's/.*\t//' "$work/out") >> 9 & 1)) = 1 ] || fail "SIGUSR1 is not ignored any more"
 "$holdfast" run -- grep SigBlk /proc/self/status >"$work/out"
 [ $((0x$(sed 's/.*\t//' "$work/out"))) = 0 ] || fail "signals are blocked: $(cat "$work/out")"
+
+# On a terminal ^C reaches the program once: from the terminal, and not again from us.
+if command -v script >/dev/null; then
+	cat >"$work/counter" <<'END'
+#!/bin/bash
+trap 'echo SIG-INT' INT
+echo ready
+for i in {1..30}; do
+	read -t 0.05 <> <(:) || :
+done
+END
+	chmod +x "$work/counter"
+	rm -f "$work/out"
+	mkfifo "$work/keys"
+	set -m # or the shell starts it with SIGINT ignored
+	script -qec "$holdfast run -- $work/counter" /dev/null <"$work/keys" >"$work/out" 2>&1 &
+	set +m
+	exec 6>"$work/keys"
+	wait_until 10 is_ready || fail "not ready on a terminal"
+	printf '\003' >&6
+	wait
+	exec 6>&-
+	[ "$(grep -c SIG-INT "$work/out")" = 1 ] || fail "^C came $(grep -c SIG-INT "$work/out") times"
+fi
