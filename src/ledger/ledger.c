@@ -479,6 +479,8 @@ static bool attached_locked(struct ledger *ledger)
 
 static int commit_here(struct ledger *ledger, uint64_t pages, uint64_t floor_pages)
 {
+	enum { COLLECT_ROUNDS = 300 }; /* more than it takes to free all slots, a few at a time */
+
 	lock_take(&ledger->lock);
 	int error = -ENOMEM;
 	if (attached_locked(ledger)) {
@@ -489,7 +491,9 @@ static int commit_here(struct ledger *ledger, uint64_t pages, uint64_t floor_pag
 			.floor_pages = floor_pages};
 
 		error = word_change(ledger, &change);
-		while (error == -ENOMEM && members_collect(ledger, false) != 0)
+		/* Each round frees some slots; only a damaged ledger gives pages back without end. */
+		for (int round = 0; error == -ENOMEM && round < COLLECT_ROUNDS && members_collect(ledger, false) != 0;
+			round++)
 			error = word_change(ledger, &change);
 		if (error == 0)
 			atomic_fetch_add_explicit(&ledger->slots[ledger->slot].commits, 1, memory_order_relaxed);
