@@ -61,7 +61,10 @@ project
 expect "no tests at all" 1 "0 passed, 1 failed" release
 project true
 echo 'message(FATAL_ERROR "broken")' >>CMakeLists.txt
-expect "a build that fails" 1 "0 passed, 1 failed" release
+expect "a configuration that fails" 1 "0 passed, 1 failed" release
+project true
+echo 'add_custom_target(broken ALL COMMAND false)' >>CMakeLists.txt
+expect "a build that fails; what was built is tested" 1 "1 passed, 1 failed" release
 project true
 echo 'add_test(NAME unit/gone COMMAND /nonexistent/program)' >>CMakeLists.txt
 expect "a test whose program is missing" 1 "1 passed, 1 failed" release
