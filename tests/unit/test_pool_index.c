@@ -27,7 +27,7 @@ static uint32_t below(uint32_t bound)
 
 static void mark(uint32_t first, uint32_t chunks, enum mark as)
 {
-	memset(&marks[first], as, chunks);
+	memset(&marks[first], (int)as, chunks);
 	index_mark(first, chunks, as);
 }
 
