@@ -2,19 +2,23 @@
 
 sqlite_limit_mib=64
 
-# Fills an in-memory database with 400,000 notes (more than 120 MiB), deletes all but 20,000, and goes on with
-# work whose results are the same however many of the first notes found room.
+# Fills an in-memory database with 240,000 notes (more than 75 MiB), deletes all but 20,000, and goes on with work whose
+# results are the same however many of the first notes found room. Deleting needs a little memory too, for the way back:
+# so it begins with small steps, as a program does that has just been told no.
 sqlite_script() {
 	local i
 	echo "pragma auto_vacuum = full;"
 	echo "create table note(id integer primary key, kind integer, body text);"
 	echo "create index note_by_kind on note(kind, body);"
-	for ((i = 0; i < 100; i++)); do
+	for ((i = 0; i < 60; i++)); do
 		sqlite_insert $i
 	done
 	echo ".print deleting"
-	for ((i = 399; i >= 20; i--)); do
-		echo "delete from note where id >= $i * 1000;"
+	for ((i = 239800; i >= 20000; i -= 200)); do
+		echo "delete from note where id between $i and $i + 199;"
+	done
+	for ((i = 238000; i >= 20000; i -= 2000)); do
+		echo "delete from note where id >= $i;"
 	done
 	echo ".print the rest"
 	echo "select 'kept', count(*), sum(id) from note;"
@@ -33,7 +37,7 @@ sqlite_script() {
 sqlite_insert() { # BATCH
 	cat <<-EOF
 		insert into note with recursive n(i) as (select $1 * 4000 union all select i + 1 from n where i < $1 * 4000 + 3999)
-		 select i, i % 97, printf('note %d, %d', i, i * i % 1000003) || printf('%.100c', 'x') from n;
+		 select i, i / 1000, printf('note %d, %d', i, i * i % 1000003) || printf('%.100c', 'x') from n;
 	EOF
 }
 
@@ -48,17 +52,21 @@ sqlite_listen() { # START
 # One run in a group of its own; COMMAND (may be empty) starts sqlite3. Leaves sqlite-NAME.csv, .out, .events, .errors
 # in $results; sets sqlite_status, sqlite_kills, sqlite_fate, sqlite_refused.
 sqlite_run() { # NAME COMMAND...
-	local name=$results/sqlite-$1 start end sampler program
+	local name=$results/sqlite-$1 start end sampler program talk listener
 	shift
 	group_make $sqlite_limit_mib
 	start=$(microseconds)
 	group_sample "$name.csv" "$start" &
 	sampler=$!
-	group_run "$@" sh -c 'exec sqlite3 -batch :memory: 2>&1' <"$results/notes.sql" \
-		> >(sqlite_listen "$start" >"$name.out") 2>"$name.errors" &
+	# Opened here, so that the listener is our child and not one of the program that is listened to.
+	exec {talk}> >(sqlite_listen "$start" >"$name.out")
+	listener=$!
+	group_run "$@" sh -c 'exec sqlite3 -batch :memory: 2>&1' <"$results/notes.sql" >&"$talk" {talk}>&- 2>"$name.errors" &
 	program=$!
+	exec {talk}>&-
 	await "$program" && sqlite_status=0 || sqlite_status=$?
 	end=$(seconds_since "$start")
+	await "$listener" || true
 	sleep 0.1
 	end_process "$sampler"
 	sqlite_kills=$(group_kills)
