@@ -17,6 +17,7 @@
 
 enum {
 	KINDS_MAX = 32,
+	LEDGERS_MAX = 8, /* four inside one another are the most */
 	COMMAND_BYTES = 64,
 	INTERVAL_US = 250000,
 	INTERVAL_MAX_US = 5000000,
@@ -187,37 +188,73 @@ static void mark_below(struct processes *now)
 	}
 }
 
-/* Does it have the drop-in? -1: that cannot be seen. */
-static int has_drop_in(pid_t pid)
-{
-	char path[40], line[4096];
-	int found = 0;
-	FILE *maps;
+/* What a process has mapped, of what is ours. */
+struct mapped {
+	bool has_drop_in;
+	unsigned long long ledgers[LEDGERS_MAX]; /* their inodes */
+	size_t ledger_count;
+};
 
-	(void)snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
-	maps = fopen(path, "re");
+/* "RANGE RIGHTS OFFSET DEVICE INODE PATH" */
+static unsigned long long inode_of(char *line)
+{
+	for (int field = 0; field < 4; field++)
+		(void)strsep(&line, " ");
+	return line ? strtoull(line, NULL, 10) : 0;
+}
+
+static bool read_maps(const char *path, struct mapped *mapped)
+{
+	FILE *maps = fopen(path, "re");
+	char line[4096];
+	bool is_whole;
+
+	*mapped = (struct mapped){.has_drop_in = false};
 	if (!maps)
-		return -1;
-	while (!found && fgets(line, sizeof line, maps))
-		found = strstr(line, "/libholdfast-malloc.so") != NULL;
-	if (!found && ferror(maps))
-		found = -1;
+		return false;
+	while (fgets(line, sizeof line, maps)) {
+		if (strstr(line, "/libholdfast-malloc.so"))
+			mapped->has_drop_in = true;
+		else if (strstr(line, " /memfd:holdfast-ledger") && mapped->ledger_count < LEDGERS_MAX)
+			mapped->ledgers[mapped->ledger_count++] = inode_of(line);
+	}
+	is_whole = !ferror(maps);
 	(void)fclose(maps);
-	return found;
+	return is_whole;
+}
+
+/* Is it in a ledger that this process has too? */
+static bool shares_ledger(const struct mapped *mapped)
+{
+	static struct mapped own;
+
+	if (own.ledger_count == 0)
+		(void)read_maps("/proc/self/maps", &own);
+	for (size_t i = 0; i < mapped->ledger_count; i++) {
+		for (size_t k = 0; k < own.ledger_count; k++) {
+			if (mapped->ledgers[i] == own.ledgers[k])
+				return true;
+		}
+	}
+	return false;
 }
 
 static const char *why_uncovered(struct process *process)
 {
-	const int found = has_drop_in(process->pid);
+	struct mapped mapped;
 	char path[40];
 	const char *why;
 
-	if (found > 0) {
+	(void)snprintf(path, sizeof path, "/proc/%d/maps", (int)process->pid);
+	if (!read_maps(path, &mapped))
+		return ++process->lacking < 2 ? NULL : "it runs as somebody else";
+	/* With the drop-in but without a ledger it has not yet asked for memory. */
+	if (mapped.has_drop_in && (mapped.ledger_count == 0 || shares_ledger(&mapped))) {
 		process->lacking = 0;
 		return NULL;
 	}
-	if (found < 0)
-		return ++process->lacking < 2 ? NULL : "it runs as somebody else";
+	if (mapped.has_drop_in)
+		return "it could not reach the budget, and has one of its own";
 	(void)snprintf(path, sizeof path, "/proc/%d/exe", (int)process->pid);
 	why = cover_check_file(path);
 	if (why)

@@ -4,6 +4,7 @@
 #include "tool.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { REFUSED_SHOWN = 10, UNCOVERED_SHOWN = 10 };
 
@@ -83,10 +84,10 @@ static void print_limit(FILE *file, const struct hf_ledger_info *info, const str
 
 	make_printable(info->limit_source, source, sizeof source);
 	print_amount(file, "limit", info->limit_bytes, source);
-	if (course->limit_least_bytes == course->limit_most_bytes)
-		return;
-	(void)fprintf(file, "  %-10s %9s  it was between %s and %s\n", "", "",
-		format_size(course->limit_least_bytes, least), format_size(course->limit_most_bytes, most));
+	(void)format_size(course->limit_least_bytes, least);
+	(void)format_size(course->limit_most_bytes, most);
+	if (strcmp(least, most) != 0)
+		(void)fprintf(file, "  %-10s %9s  it was between %s and %s\n", "", "", least, most);
 }
 
 void report_print(FILE *file, hf_ledger *ledger, const struct course *course, bool is_keeper)

@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # --stats: one screen that says what happened; --stats-file; programs that are not covered are named.
 . "$(dirname "$0")/command_lib.sh"
 
@@ -47,6 +47,13 @@ run run --stats -- sh -c 'env -i sleep 2; :'
 says '^  uncovered  *1  sleep: it was started without LD_PRELOAD$'
 run run --stats -- sh -c 'sleep 1.2; :'
 ! grep -q uncovered "$work/err" || fail "a covered program is called uncovered"
+# One that has lost the descriptor and, in another network, cannot reach the keeper.
+if unshare -n true 2>/dev/null; then
+	run run --stats -- bash -c 'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval "exec $fd>&-"; done
+		unshare -n sleep 1; :'
+	says '^holdfast: process [0-9]* is not covered by the ledger'
+	says '^  uncovered  *1  sleep: it could not reach the budget, and has one of its own$'
+fi
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	cp "$(command -v sleep)" "$work/sleep"
 	chown 1 "$work/sleep"
