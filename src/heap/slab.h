@@ -8,7 +8,7 @@
  * S1: an object is in exactly one place: with the program, on the local list, on the remote list, or not cut yet.
  * S2: an object is on a list only if its first word is slab_link(key, object, next), and objects that are handed
  *     out begin with 0. So a word that decodes says "free already", and one that does not, in a free object, "damaged".
- * S3: AVAILABLE: countdown == objects cut and not on the local list. FULL: none is on it, and countdown == 1.
+ * S3: AVAILABLE, FULL: countdown + rest == objects cut and not on the local list; AVAILABLE: rest == 0.
  *     CURRENT: countdown is large and means nothing, so that allocation need not count.
  * S4: every object that was ever handed out lies below @limit (raised before objects are cut: fork relies on it).
  * slab_check() verifies them.
@@ -29,8 +29,8 @@ enum slab_state {
 	SLAB_NONE,	/* not a slab's descriptor */
 	SLAB_CURRENT,	/* its owner allocates from it */
 	SLAB_AVAILABLE, /* on its owner's list of its class: has objects to give */
-	SLAB_FULL,	/* on no list: free objects announce themselves */
-	SLAB_SPARE,	/* empty, and kept as its owner's next of its class: on the list, at its end */
+	SLAB_FULL,  /* on no list: too few free objects to be of use; when there are more they announce themselves */
+	SLAB_SPARE, /* empty, and kept as its owner's next of its class: on the list, at its end */
 };
 
 /* Lies in chunk.heap_words, which the pool zeroes before it hands out the chunk. */
@@ -49,6 +49,7 @@ struct slab {
 	/* The owner's alone. */
 	struct list in_class;  /* AVAILABLE, SPARE: theap.classes[].available */
 	uint32_t object_bytes; /* immutable */
+	uint32_t rest;	       /* what will be used when countdown is 0: S3 */
 	uint16_t cut_limit;    /* objects that the committed pages hold */
 	uint8_t cls;	       /* immutable */
 	uint8_t state;	       /* enum slab_state */
@@ -135,6 +136,12 @@ static inline bool slab_is_start(const struct slab *slab, uint32_t offset)
 static inline bool slab_is_start_mine(const struct slab *slab, uint32_t offset)
 {
 	return slab_rank(slab, offset) < slab->limit;
+}
+
+/* Objects that are not on the local list. Not of a CURRENT slab: S3. */
+static inline uint32_t slab_used(const struct slab *slab)
+{
+	return slab->countdown + slab->rest;
 }
 
 /* Objects cut so far: the low half of the limit's rank is its q. */

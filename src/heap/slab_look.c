@@ -201,12 +201,10 @@ void slab_check(const struct slab *slab)
 	HF_VERIFY_OP(slab->cut_limit, <=, class_capacity(slab->cls));
 	HF_VERIFY_OP(remote, ==, remote_count(word));
 	HF_VERIFY_OP(local + remote, <=, slab_cut_count(slab));
+	if (slab->state == SLAB_AVAILABLE || slab->state == SLAB_FULL)
+		HF_VERIFY_OP(slab_used(slab), ==, slab_cut_count(slab) - local); /* S3 */
 	if (slab->state == SLAB_AVAILABLE)
-		HF_VERIFY_OP(slab->countdown, ==, slab_cut_count(slab) - local); /* S3 */
-	if (slab->state == SLAB_FULL) {
-		HF_VERIFY_OP(slab->countdown, ==, 1);
-		HF_VERIFY_OP(local, ==, 0);
-	}
+		HF_VERIFY_OP(slab->rest, ==, 0);
 	if (slab->state == SLAB_SPARE)
 		HF_VERIFY_OP(local, ==, slab_cut_count(slab));
 }

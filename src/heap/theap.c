@@ -12,7 +12,8 @@
 enum {
 	COUNTDOWN_FOREVER = 1 << 30, /* of a CURRENT slab: set again when it runs out */
 	SPARES_SHARE = 8,	     /* at most one spare slab for so many slabs; so none in a small process */
-	NOTIFY_SHARE = 8,	     /* a full slab announces itself when one object in so many has come back */
+	NOTIFY_SHARE = 8,	     /* a full slab announces itself when others have freed one object in so many */
+	USE_SHARE = 32,		     /* and its owner uses it again when it itself has; what waits is 3% at most */
 };
 
 struct lock theap_lock = LOCK_INIT(LOCK_RANK_HEAPS);
@@ -174,31 +175,45 @@ static void retire(struct theap *theap, struct slab *slab)
 	theap_add_available(theap, slab);
 }
 
-static uint32_t notify_at_of_full(const struct slab *slab)
+static uint32_t share_of(const struct slab *slab, uint32_t share)
 {
-	const uint32_t share = slab_cut_count(slab) / NOTIFY_SHARE;
+	const uint32_t objects = slab_cut_count(slab) / share;
 
-	return share > 0 ? share : 1;
+	return objects > 0 ? objects : 1;
 }
 
-void theap_place(struct theap *theap, struct slab *slab, uint32_t used)
+/* With @least free objects it is of use. */
+static void place(struct theap *theap, struct slab *slab, uint32_t used, uint32_t least)
 {
 	for (;;) {
-		const bool has_objects = slab->free != slab_end() || slab_cut_count(slab) < slab->cut_limit;
+		const uint32_t local = slab_cut_count(slab) - used;
+		const bool is_of_use = local >= least || slab_cut_count(slab) < slab->cut_limit;
 
 		if (used == 0 && slab_is_loose(slab)) {
 			retire(theap, slab);
 			return;
 		}
-		slab->state = has_objects ? SLAB_AVAILABLE : SLAB_FULL;
-		slab->countdown = has_objects ? used : 1;
+		slab->state = is_of_use ? SLAB_AVAILABLE : SLAB_FULL;
+		slab->countdown = is_of_use ? used : least - local;
+		slab->rest = used - slab->countdown; /* keeps S3 */
 		/* An available one announces itself when others have freed the last object. */
-		if (slab_arm(slab, has_objects ? used : notify_at_of_full(slab)))
+		if (slab_arm(slab, is_of_use ? used : share_of(slab, NOTIFY_SHARE)))
 			break;
 		used -= slab_collect(slab, false);
 	}
 	if (slab->state == SLAB_AVAILABLE)
 		theap_add_available(theap, slab);
+}
+
+void theap_place(struct theap *theap, struct slab *slab, uint32_t used)
+{
+	/* An orphan's owner frees nothing any more: a slab of it would not announce itself. */
+	place(theap, slab, used, theap_is_live(theap) ? share_of(slab, USE_SHARE) : 1);
+}
+
+void theap_place_usable(struct theap *theap, struct slab *slab, uint32_t used)
+{
+	place(theap, slab, used, 1);
 }
 
 void theap_event(struct slab *slab)
@@ -211,11 +226,11 @@ void theap_event(struct slab *slab)
 		slab->countdown = COUNTDOWN_FOREVER;
 		break;
 	case SLAB_FULL:
-		theap_place(theap, slab, slab_cut_count(slab) - 1);
+		theap_place(theap, slab, slab->rest);
 		break;
 	case SLAB_AVAILABLE:
 		theap_remove_available(theap, slab);
-		theap_place(theap, slab, 0);
+		theap_place(theap, slab, slab->rest);
 		break;
 	default:
 		base_die("a slab of %u bytes at %p counts frees in state %u", slab->object_bytes,
@@ -255,11 +270,11 @@ static void dequeue(struct theap *theap, struct slab *slab)
 
 	switch (slab->state) {
 	case SLAB_FULL:
-		theap_place(theap, slab, slab_cut_count(slab) - count);
+		theap_place(theap, slab, slab_used(slab) - count);
 		break;
 	case SLAB_AVAILABLE:
 		theap_remove_available(theap, slab);
-		theap_place(theap, slab, slab->countdown - count);
+		theap_place(theap, slab, slab_used(slab) - count);
 		break;
 	default: /* CURRENT: its list is longer now */
 		break;
@@ -312,6 +327,25 @@ static uint32_t first_pages(const struct theap_class *c, uint32_t cls)
 	return c->warm ? CHUNK_PAGES : (class_bytes(cls) + OS_PAGE_BYTES - 1) / OS_PAGE_BYTES;
 }
 
+/* Where no more can be had, the few free objects of full slabs count too. */
+static bool gather_full(struct theap *theap, uint32_t cls)
+{
+	/* Only this thread changes the list; the lock is for others, who read it. */
+	for (struct list *at = theap->slabs.next; at != &theap->slabs; at = at->next) {
+		struct slab *const slab = HF_CONTAINER_OF(at, struct slab, in_theap);
+
+		if (slab->cls != cls || slab->state != SLAB_FULL)
+			continue;
+		const uint32_t used = slab_used(slab) - slab_collect(slab, false);
+		if (used < slab_cut_count(slab)) {
+			theap_place_usable(theap, slab, used);
+			return true;
+		}
+		theap_place(theap, slab, used); /* it was disarmed */
+	}
+	return false;
+}
+
 /* The current slab of the class is used up: find another, or make it larger. False: the pool said no. */
 static bool next_slab(struct theap *theap, uint32_t cls, uint64_t floor_pages)
 {
@@ -337,7 +371,7 @@ static bool next_slab(struct theap *theap, uint32_t cls, uint64_t floor_pages)
 	}
 	slab = slab_create(cls, first_pages(c, cls), floor_pages);
 	if (!slab)
-		return false;
+		return gather_full(theap, cls) && use_available(theap, cls);
 	add_slab(theap, slab);
 	switch_to(theap, slab);
 	return true;
@@ -389,7 +423,7 @@ static uint32_t trim_available(struct theap *theap, uint32_t cls)
 		const bool is_spare = slab->state == SLAB_SPARE;
 
 		theap_remove_available(theap, slab);
-		const uint32_t used = is_spare ? 0 : slab->countdown - slab_collect(slab, false);
+		const uint32_t used = is_spare ? 0 : slab_used(slab) - slab_collect(slab, false);
 		if (used == 0 && slab_is_loose(slab)) {
 			theap_destroy_slab(theap, slab);
 			slabs++;

@@ -104,6 +104,8 @@ void theap_add_available(struct theap *theap, struct slab *slab);
 void theap_remove_available(struct theap *theap, struct slab *slab);
 /* A slab that is on no list and not current, with @used objects not on its local list: put it where it belongs. */
 void theap_place(struct theap *theap, struct slab *slab, uint32_t used);
+/* The same, however few free objects it has. */
+void theap_place_usable(struct theap *theap, struct slab *slab, uint32_t used);
 void theap_destroy_slab(struct theap *theap, struct slab *slab);
 /* Under theap_lock. The slab is on no list of its class. */
 void theap_slab_move_locked(struct theap *from, struct theap *to, struct slab *slab);

@@ -12,9 +12,9 @@ SLAB_READS_RACES static uint64_t live_bytes_of(struct slab *slab)
 	const uint64_t word = atomic_load_explicit(&slab->remote, memory_order_relaxed);
 	uint32_t used = slab_cut_count(slab);
 
-	if (slab->state == SLAB_AVAILABLE)
-		used = slab->countdown;
-	else if (slab->state != SLAB_FULL)
+	if (slab->state == SLAB_AVAILABLE || slab->state == SLAB_FULL)
+		used = slab_used(slab);
+	else
 		used -= slab_estimate_local(slab);
 	return used > remote_count(word) ? (uint64_t)(used - remote_count(word)) * slab->object_bytes : 0;
 }

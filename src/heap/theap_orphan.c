@@ -174,7 +174,7 @@ static struct slab *find_loose(struct theap *orphan, uint32_t cls)
 	for (struct list *at = c->available.next; at != &c->available; at = at->next) {
 		struct slab *const slab = HF_CONTAINER_OF(at, struct slab, in_class);
 
-		slab->countdown -= slab_collect(slab, false);
+		slab->countdown -= slab_collect(slab, false); /* keeps S3: it is AVAILABLE */
 		if (slab_is_loose(slab))
 			return slab;
 	}
@@ -202,6 +202,6 @@ bool theap_take_from_orphans(struct theap *theap, uint32_t cls)
 	lock_put(&theap_lock);
 	if (!slab)
 		return false;
-	theap_place(theap, slab, slab->countdown);
+	theap_place_usable(theap, slab, slab_used(slab));
 	return !list_is_empty(&theap->classes[cls].available);
 }
