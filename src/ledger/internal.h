@@ -107,6 +107,8 @@ void members_abandon(struct ledger *ledger, uint32_t slot);
 int ledger_descriptor_locked(struct ledger *ledger);
 /* Attach a view or a raw child to a slot of its own. Lock held. */
 int ledger_attach_locked(struct ledger *ledger, uint64_t holding_pages, uint64_t lineage, uint64_t family);
+/* The same on @fd, a description that nobody else has. */
+int ledger_attach_on_locked(struct ledger *ledger, int fd, uint64_t holding_pages, uint64_t lineage, uint64_t family);
 /* A description of its own for a slot's lock: from our descriptor, else from the keeper. Lock held. */
 int ledger_fresh_description(struct ledger *ledger, int *fd_out);
 /* A new description from the keeper. */
@@ -116,5 +118,14 @@ void ledger_uncommit_here(struct ledger *ledger, uint64_t pages, uint32_t epoch)
 void ledger_use_mapping(struct ledger *ledger, struct ledger_shared *shared);
 /* Map @fd, which holds the slot's lock, and let the mapping keep it. */
 int ledger_map(int fd, bool writable, struct ledger_shared **shared_out);
+
+/* ---- create.c ---- */
+
+/*
+ * For a child without a slot, whose ledger's descriptor is lost (or cannot be opened again by another user) and never
+ * had a keeper to ask for another: a ledger of its own, as an exec'd program gets. 0; -EBADF: there is or was a
+ * keeper; -errno. Lock held.
+ */
+int ledger_secede_locked(struct ledger *ledger);
 
 #endif

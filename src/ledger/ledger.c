@@ -232,7 +232,7 @@ static int claim_and_map(struct ledger *ledger, int fd, uint32_t *slot_out, stru
 	return error; /* a claimed slot whose lock goes with @fd is collected by the next who comes */
 }
 
-static int attach_on(struct ledger *ledger, int fd, uint64_t holding_pages, uint64_t lineage, uint64_t family)
+int ledger_attach_on_locked(struct ledger *ledger, int fd, uint64_t holding_pages, uint64_t lineage, uint64_t family)
 {
 	struct ledger_shared *const before = ledger->shared;
 	struct ledger_shared *shared;
@@ -263,7 +263,7 @@ int ledger_attach_locked(struct ledger *ledger, uint64_t holding_pages, uint64_t
 
 	if (error != 0)
 		return error;
-	error = attach_on(ledger, fd, holding_pages, lineage, family);
+	error = ledger_attach_on_locked(ledger, fd, holding_pages, lineage, family);
 	os_fd_close(fd);
 	return error;
 }
@@ -347,7 +347,7 @@ static int join_on(int fd, int slot_fd, struct ledger **ledger_out, const char *
 
 	if (error != 0)
 		return error;
-	error = attach_on(ledger, slot_fd, 0, 0, 0);
+	error = ledger_attach_on_locked(ledger, slot_fd, 0, 0, 0);
 	if (error != 0) {
 		*why_out = error == -EUSERS   ? "all its slots are taken"
 			   : error == -ENOMEM ? "its budget has no room for one more process"
@@ -380,54 +380,6 @@ int ledger_join(int fd, struct ledger **ledger_out, const char **why_out)
 int ledger_join_fresh(int fd, struct ledger **ledger_out, const char **why_out)
 {
 	return join_on(fd, fd, ledger_out, why_out);
-}
-
-static void fill_header(struct ledger_shared *shared, const struct ledger_spec *spec)
-{
-	shared->version = LEDGER_VERSION;
-	shared->slot_count = LEDGER_SLOTS;
-	shared->slot_bytes = LEDGER_SLOT_BYTES;
-	shared->header_bytes = LEDGER_HEADER_BYTES;
-	shared->created_ns = os_clock_ns();
-	os_random(&shared->identity, sizeof shared->identity);
-	os_random(shared->cookie, sizeof shared->cookie);
-	if (spec->name != NULL)
-		memcpy(shared->name, spec->name, strlen(spec->name));
-	/* Header, first slots, and one ahead (members.c): charged from the start. */
-	const uint64_t own_pages = 3;
-	struct ledger_slot *own = (struct ledger_slot *)(void *)((char *)shared + LEDGER_HEADER_BYTES);
-
-	own->entry.words.low = own_pages;
-	atomic_store(&own->state, state_make(1, LEDGER_OWN));
-	shared->word.words.low = own_pages;
-	atomic_store(&shared->peak_pages, own_pages);
-	atomic_store(&shared->slots_high, 1);
-	atomic_store(&shared->automatic, spec->automatic);
-	shared->magic = LEDGER_MAGIC;
-}
-
-int ledger_create(const struct ledger_spec *spec, struct ledger **ledger_out)
-{
-	struct ledger_shared *shared;
-	const char *why;
-	int fd;
-
-	if (spec->name != NULL && strlen(spec->name) >= sizeof shared->name)
-		return -EINVAL;
-	int error = os_memfd(LEDGER_MEMFD_NAME, LEDGER_FILE_BYTES, &fd);
-	if (error != 0)
-		return error;
-	error = ledger_map(fd, true, &shared);
-	if (error != 0)
-		goto close_fd;
-	fill_header(shared, spec);
-	struct ledger filler = {.shared = shared, .writable = true};
-	ledger_set_limit(&filler, spec->limit_pages);
-	os_unmap(shared, LEDGER_FILE_BYTES);
-	error = ledger_join(fd, ledger_out, &why);
-close_fd:
-	os_fd_close(fd);
-	return error;
 }
 
 int ledger_nest(struct ledger *inner, struct ledger *outer)
@@ -471,7 +423,11 @@ static bool attached_locked(struct ledger *ledger)
 	if (ledger->is_view || now_ns < ledger->retry_ns)
 		return false;
 	ledger->retry_ns = now_ns + RETRY_NS;
-	if (ledger_attach_locked(ledger, ledger->orphan_holding, ledger->orphan_lineage, ledger->orphan_family) != 0)
+	const int error =
+		ledger_attach_locked(ledger, ledger->orphan_holding, ledger->orphan_lineage, ledger->orphan_family);
+	if (error == -ECONNREFUSED)
+		return ledger_secede_locked(ledger) == 0;
+	if (error != 0)
 		return false;
 	atomic_fetch_sub_explicit(&ledger->shared->unattached, 1, memory_order_relaxed);
 	return true;

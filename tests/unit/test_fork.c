@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -253,7 +254,12 @@ static void generations_of_children_leave_balanced_books(void **state)
 		assert_child_succeeds(pid);
 		check_books();
 	}
+	while (waitpid(-1, NULL, 0) > 0)
+		; /* those left to themselves have become ours */
 	assert_true(churn_end(&churn));
+	(void)committed_now();
+	check_books();
+	assert_int_equal(stats_now().processes, 1);
 }
 
 static void what_a_child_inherits_is_charged_once_until_the_last_holder_lets_go(void **state)
@@ -429,6 +435,88 @@ static void a_raw_clones_child_can_fork(void **state)
 			_exit(generations(&churn, 2));
 		assert_child_succeeds(pid);
 	}
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+	assert_true(churn_end(&churn));
+	(void)committed_now();
+	check_books();
+}
+
+/* Frees what it inherited, takes most of the budget, forks again, and is still refused what is too much. */
+static int cut_off_work(struct churn *churn, int depth)
+{
+	int status = 0;
+
+	alarm(CHILD_SECONDS);
+	if (!churn_end(churn) || !churn_run(churn, 200))
+		return 1;
+	unsigned char *large = hf_alloc(BUDGET_BYTES / 2, HF_RETRY | HF_NOWARN);
+	if (!large || hf_alloc(BUDGET_BYTES / 2, HF_RETRY | HF_NOWARN))
+		return 2;
+	hf_free(large);
+	if (depth > 0) {
+		const pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(cut_off_work(churn, depth - 1));
+		if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
+			return 3;
+	}
+	if (ledger_check_books(pool_ledger()) != 0)
+		return 4;
+	pool_check();
+	return churn_end(churn) ? 0 : 5;
+}
+
+/* As daemons do. Without a keeper to ask, a child of such a program goes on with a ledger of its own. */
+static void a_child_of_a_program_that_closed_every_descriptor_can_allocate(void **state)
+{
+	struct churn churn = {.seed = 23};
+
+	(void)state;
+	assert_true(churn_run(&churn, 300));
+	const pid_t pid = fork();
+	if (pid == 0) {
+		closefrom(3);
+		const pid_t child = fork();
+		int status = 0;
+
+		if (child == 0)
+			_exit(cut_off_work(&churn, 2));
+		if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+			_exit(WIFEXITED(status) ? 10 + WEXITSTATUS(status) : 9);
+		_exit(churn_end(&churn) ? 0 : 8);
+	}
+	assert_child_succeeds(pid);
+	assert_true(churn_end(&churn));
+	(void)committed_now();
+	check_books();
+}
+
+static void a_child_of_a_program_that_changed_its_user_can_allocate(void **state)
+{
+	struct churn churn = {.seed = 29};
+
+	(void)state;
+	if (geteuid() != 0) {
+		print_message("needs root\n");
+		skip();
+	}
+	assert_true(churn_run(&churn, 300));
+	const pid_t pid = fork();
+	if (pid == 0) {
+		if (setresuid(65534, 65534, 65534) != 0)
+			_exit(7);
+		const pid_t child = fork();
+		int status = 0;
+
+		if (child == 0)
+			_exit(cut_off_work(&churn, 2));
+		if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+			_exit(WIFEXITED(status) ? 10 + WEXITSTATUS(status) : 9);
+		_exit(churn_end(&churn) ? 0 : 8);
+	}
+	assert_child_succeeds(pid);
 	assert_true(churn_end(&churn));
 	(void)committed_now();
 	check_books();
@@ -448,9 +536,11 @@ int main(void)
 		cmocka_unit_test(a_raw_clone_gets_books_of_its_own),
 		cmocka_unit_test(a_raw_clone_that_only_frees_leaves_its_parents_charge_alone),
 		cmocka_unit_test(a_raw_clones_child_can_fork),
+		cmocka_unit_test(a_child_of_a_program_that_closed_every_descriptor_can_allocate),
+		cmocka_unit_test(a_child_of_a_program_that_changed_its_user_can_allocate),
 	};
 
-	if (hf_init(&config) != 0)
+	if (hf_init(&config) != 0 || prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
 		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
