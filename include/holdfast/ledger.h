@@ -32,8 +32,10 @@ struct hf_ledger_spec {
  */
 int hf_ledger_create(const struct hf_ledger_spec *spec, hf_ledger **out);
 
-/* Write the variable that lets exec'd children in, "HOLDFAST_LEDGER=...", for putenv(). -ENOBUFS: too small; 512 will
- * do. */
+/*
+ * Write the variable that lets exec'd children in, "HOLDFAST_LEDGER=...", for putenv(). -ENOBUFS: too small; 512 will
+ * do. The descriptors that it names are inherited by children that are started before hf_ledger_close().
+ */
 int hf_ledger_environment(hf_ledger *ledger, char *text, size_t bytes);
 
 /*
