@@ -81,7 +81,8 @@ for size in 128 40 64; do
 	start=$(date +%s%N)
 	wait_until 3 follows $((size * mib * 3 / 4 - 2 * mib)) $((size * mib)) || fail "$size MiB: the limit is $(limit_now)"
 	took=$((($(date +%s%N) - start) / 1000000))
-	[ $took -le 1000 ] || fail "$size MiB: followed after $took ms"
+	# A second, and what asking takes on a busy machine.
+	[ $took -le 1500 ] || fail "$size MiB: followed after $took ms"
 done
 finish_hog
 
