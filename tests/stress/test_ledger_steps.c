@@ -96,8 +96,8 @@ static struct ledger *join_with_an_heir(void)
 	return ledger;
 }
 
-/* The actor is the child; its parent, who has given back three of the seven, is dead or (@lives) goes on as heir. */
-static struct ledger *be_a_child(bool lives)
+/* The actor is the child; its parent, who has given back three of the seven, goes on as heir. */
+static struct ledger *be_a_child_of_the_living(void)
 {
 	struct ledger *ledger = join_with_seven();
 
@@ -112,14 +112,8 @@ static struct ledger *be_a_child(bool lives)
 	ledger_fork_parent(ledger, pid);
 	ledger_uncommit(ledger, 3, 0);
 	atomic_store(&stage->heir, getpid());
-	while (lives)
+	for (;;)
 		(void)pause();
-	_exit(0);
-}
-
-static struct ledger *be_a_child_of_the_living(void)
-{
-	return be_a_child(true);
 }
 
 static struct ledger *be_a_nested_member(void)
@@ -299,16 +293,17 @@ static void kill_and_check(const struct story *story, pid_t pid, uint64_t instru
 static uint64_t measure(const struct story *story)
 {
 	static unsigned char before[WATCHED_BYTES];
+	const unsigned char *const file = (const unsigned char *)watch->shared;
 	const pid_t pid = actor_begin(story);
 	uint64_t instructions = 0;
 
 	memset(changes, 0, sizeof changes);
-	memcpy(before, watch->shared, WATCHED_BYTES);
+	memcpy(before, file, WATCHED_BYTES);
 	while (step(pid)) {
 		CASE_CHECK(instructions < INSTRUCTIONS_MAX);
-		if (memcmp(before, watch->shared, WATCHED_BYTES) != 0) {
+		if (memcmp(before, file, WATCHED_BYTES) != 0) {
 			changes[instructions] = 1;
-			memcpy(before, watch->shared, WATCHED_BYTES);
+			memcpy(before, file, WATCHED_BYTES);
 		}
 		instructions++;
 	}
