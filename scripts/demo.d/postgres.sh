@@ -3,6 +3,7 @@
 
 postgres_limit_mib=128
 postgres_sessions=4
+postgres_watch=0 # for how long a run is watched after the greedy request, in microseconds
 postgres_greed="select length(repeat('x', 900000000))"
 
 # Debian keeps each version's programs in a place of its own.
@@ -121,7 +122,7 @@ postgres_be_greedy() { # START EVENTS_FILE
 
 # One run. Leaves postgres-NAME.log, .errors, .csv, .events, .client; sets postgres_kills, sessions_fine, rounds_after, greed_*, server_status, recovered.
 postgres_run() { # NAME COMMAND...
-	local name=$1 start sampler i workers=() ready before after end deadline=$((SECONDS + 120))
+	local name=$1 start sampler i workers=() ready before after end greed_since deadline=$((SECONDS + 120))
 	group_make $postgres_limit_mib
 	start=$(microseconds)
 	group_sample "$results/postgres-$name.csv" "$start" &
@@ -140,9 +141,14 @@ postgres_run() { # NAME COMMAND...
 		((SECONDS < deadline)) || fail "PostgreSQL's sessions do not get to work ($name)"
 		sleep 0.1
 	done
-	sleep 2
+	sleep 1
+	greed_since=$(microseconds)
 	postgres_be_greedy "$start" "$results/postgres-$name.events"
-	sleep 2
+	# It goes on for three seconds more, and the second run as long as the first.
+	(($(microseconds) - greed_since + 3000000 < postgres_watch)) || postgres_watch=$(($(microseconds) - greed_since + 3000000))
+	until (($(microseconds) - greed_since >= postgres_watch)); do
+		sleep 0.1
+	done
 	: >"$scratch/stop"
 	for i in "${workers[@]}"; do
 		await "$i" || true
