@@ -93,7 +93,7 @@ postgres_session() { # NUMBER
 	coproc PSQL { client -v ON_ERROR_STOP=1 2>&1; }
 	local from=${PSQL[0]} to=${PSQL[1]} pid=$PSQL_PID
 	while [[ ! -e $scratch/stop || $after -lt 5 ]]; do
-		echo "${work//$'\n'/ }" >&"$to" 2>/dev/null || true
+		{ echo "${work//$'\n'/ }" >&"$to"; } 2>/dev/null || true
 		read -r -t 60 answer <&"$from" || { end="no answer"; break; }
 		[[ $answer == 2 ]] && read -r -t 60 answer <&"$from"
 		[[ $answer == '10000 5000' ]] || { end=$answer; break; }

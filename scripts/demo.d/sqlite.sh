@@ -73,7 +73,7 @@ sqlite_run() { # NAME COMMAND...
 	group_drop
 	sqlite_refused=$(grep -c 'out of memory' "$name.out" || true)
 	sqlite_fate=ended
-	((sqlite_status <= 128)) || sqlite_fate="killed by signal $((sqlite_status - 128))"
+	((sqlite_status <= 128)) || sqlite_fate="killed (signal $((sqlite_status - 128))), its data is gone"
 	{
 		sed -n '/out of memory/{s/ .*/ refused/p;q}' "$name.out"
 		echo "$end ${sqlite_fate%% *}"
