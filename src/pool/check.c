@@ -87,6 +87,8 @@ void pool_set_strict(void)
 		(void)close_rest(i);
 		block_clear(block_at(i), BLOCK_OPEN);
 	}
+	/* mlockall() compares all that is mapped with RLIMIT_MEMLOCK, be it accessible or not. */
+	(void)space_unmap_empty();
 	check_sampled();
 	lock_put(&pool.lock);
 }

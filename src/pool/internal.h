@@ -275,6 +275,8 @@ void space_restore(uint64_t page, uint64_t pages);
 /* These empty chunks are never used again: their address space, or what is in it, is not in our hands. */
 void space_lose(uint32_t first, uint32_t chunks);
 int space_map_blocks(uint32_t from, uint32_t to);
+/* Give address space of empty blocks back. The number of blocks. */
+uint32_t space_unmap_empty(void);
 
 /* ---- pages.c: the number, and idle chunks ---- */
 

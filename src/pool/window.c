@@ -239,7 +239,7 @@ static int map_missing(uint32_t from, uint32_t to)
 }
 
 /* Address space and data limits are near: empty blocks need not count. The number of blocks. */
-static uint32_t unmap_empty(void)
+uint32_t space_unmap_empty(void)
 {
 	const uint32_t blocks = groups_known() * GROUP_BLOCKS;
 	const uint32_t which = pool.placed ? BLOCK_MAPPED : BLOCK_OPEN;
@@ -319,7 +319,7 @@ int space_prepare(uint32_t first, uint32_t chunks, uint64_t page, uint64_t pages
 
 		if (error == 0 && pages != 0)
 			error = open_pages(page, pages);
-		if (error != -ENOMEM || attempt > 0 || unmap_empty() == 0)
+		if (error != -ENOMEM || attempt > 0 || space_unmap_empty() == 0)
 			return error;
 	}
 }
