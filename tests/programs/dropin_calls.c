@@ -230,8 +230,26 @@ static void check_old_names(void)
 	aligned_free(call_memalign(64, 100), 64, 100);
 }
 
-int main(void)
+/* For a user with RLIMIT_MEMLOCK as it is by default: what works without the drop-in works with it. */
+static int lock_and_allocate(void)
 {
+	if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) {
+		perror("mlockall");
+		return 1;
+	}
+	void *object = call_malloc(200000);
+	if (!object)
+		return 2;
+	memset(object, 1, 200000);
+	call_free(object);
+	puts("locked");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && strcmp(argv[1], "locked") == 0)
+		return lock_and_allocate();
 	check_malloc_and_calloc();
 	check_realloc();
 	check_aligned();
