@@ -65,4 +65,20 @@ check "clean page cache does not shrink the budget" between ${near_64% *} "$(num
 finish
 check "nor is anybody killed for it" [ "$(kills cache)$status" = 00 ]
 
+# Four at once under one budget, each to the end and again: together they stay under the limit.
+in_group=four
+group four 64
+four() {
+	enter four "$holdfast" run --budget auto -- sh -c '
+		for i in 1 2 3 4; do
+			printf "+60\n?\n-0\n+60\n?\n" | "$0" || echo failed &
+		done
+		wait' "$hog"
+}
+answers=$(four)
+check "of four programs at one limit none fails" [ "$(echo "$answers" | grep -c -e failed -e damaged)" -eq 0 ]
+check "each holds what it got" [ "$(echo "$answers" | grep -c '^intact [1-9]')" -eq 8 ]
+check "some are told no" [ "$(echo "$answers" | grep -c '^no ')" -gt 0 ]
+check "and the kernel kills none" [ "$(kills four)" -eq 0 ]
+
 done_checking
