@@ -144,6 +144,7 @@ static void check_block(uint32_t index, struct sums *sums)
 	const uint32_t flags = block_flags(block);
 
 	HF_VERIFY_OP(block->idle & ~block->free, ==, 0);
+	HF_VERIFY_OP(block->shape, ==, index_shape_of_mask(block->free));
 	if (flags & BLOCK_TAKEN)
 		HF_VERIFY_OP(block->free, ==, 0);
 	if (flags & BLOCK_OPEN)
@@ -185,9 +186,9 @@ void check_locked(void)
 	for (uint32_t i = 0; i < groups_known() * GROUP_BLOCKS; i++)
 		check_block(i, &sums);
 	for (uint32_t i = 0; i < groups_known(); i++)
-		check_node(pool.groups[i].node, index_node_of_group(i));
+		check_node(pool_index.groups[i].node, index_node_of_group(i));
 	for (uint32_t i = 0; i * SUPER_GROUPS < groups_known(); i++)
-		check_node(pool.supers[i], index_node_of_super(i));
+		check_node(pool_index.supers[i], index_node_of_super(i));
 
 	const uint64_t regions = pool.supers_region.open_bytes + pool.groups_region.open_bytes +
 				 pool.meta_region.open_bytes + pool.canary_region.open_bytes;

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+_Atomic uint64_t pool_word;
 struct pool pool = {.lock = LOCK_INIT(LOCK_RANK_POOL), .retired_first = CHUNK_NONE};
 
 int pool_init(struct ledger *ledger)
@@ -35,7 +36,7 @@ bool pool_index_is_mapped(uintptr_t index)
 
 	/* Acquire: pairs with the release in index_extend(), and in block_set() for the flag. */
 	if (index >= pool_window.chunk_count ||
-		block / GROUP_BLOCKS >= atomic_load_explicit(&pool.groups_known, memory_order_acquire))
+		block / GROUP_BLOCKS >= atomic_load_explicit(&pool_index.groups_known, memory_order_acquire))
 		return false;
 	return atomic_load_explicit(&block_at((uint32_t)block)->flags, memory_order_acquire) & BLOCK_TABLE;
 }

@@ -104,7 +104,7 @@ static void forget_all_idle(bool wiped)
 	pool.meta_pages -= pool.spare_pages;
 	pool.spare_pages = 0;
 	/* Relaxed: a new process has one thread. Nobody's reservation is inherited. */
-	atomic_store_explicit(&pool.word, 0, memory_order_relaxed);
+	atomic_store_explicit(&pool_word, 0, memory_order_relaxed);
 }
 
 void pool_fork_child(void)

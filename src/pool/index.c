@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+struct pool_index pool_index;
+
 static uint32_t longest_ones(uint32_t mask)
 {
 	uint32_t ends[5]; /* ends[i]: bits at which a run of 2^i ones ends */
@@ -45,6 +47,21 @@ static struct node node_of_mask(uint32_t free)
 	};
 }
 
+static uint32_t shape_of(struct node node)
+{
+	return node.prefix | node.longest << 8 | node.suffix << 16;
+}
+
+static struct node node_of_shape(uint32_t shape)
+{
+	return (struct node){shape & 0xff, shape >> 8 & 0xff, shape >> 16, 0};
+}
+
+uint32_t index_shape_of_mask(uint32_t free)
+{
+	return shape_of(node_of_mask(free));
+}
+
 /* @total, which stands for @total_chunks, becomes the node of itself and @next behind it. */
 static void node_append(struct node *total, uint32_t total_chunks, struct node next, uint32_t next_chunks)
 {
@@ -64,9 +81,9 @@ struct node index_node_of_group(uint32_t group)
 	struct node total = {0, 0, 0, 0};
 
 	for (uint32_t i = 0; i < GROUP_BLOCKS; i++) {
-		const struct block *block = &pool.groups[group].blocks[i];
+		const struct block *block = &pool_index.groups[group].blocks[i];
 
-		node_append(&total, i * BLOCK_CHUNKS, node_of_mask(block->free), BLOCK_CHUNKS);
+		node_append(&total, i * BLOCK_CHUNKS, node_of_shape(block->shape), BLOCK_CHUNKS);
 		total.idle |= (uint32_t)(block->idle != 0) << i;
 	}
 	return total;
@@ -81,7 +98,7 @@ struct node index_node_of_super(uint32_t super)
 		struct node node = {0, 0, 0, 0};
 
 		if (group < groups_known())
-			node = pool.groups[group].node;
+			node = pool_index.groups[group].node;
 		node_append(&total, i * GROUP_CHUNKS, node, GROUP_CHUNKS);
 		total.idle |= (uint32_t)(node.idle != 0) << i;
 	}
@@ -98,23 +115,30 @@ static bool refresh_group(uint32_t group)
 {
 	const struct node node = index_node_of_group(group);
 
-	if (node_same(node, pool.groups[group].node))
+	if (node_same(node, pool_index.groups[group].node))
 		return false;
-	pool.groups[group].node = node;
+	pool_index.groups[group].node = node;
 	return true;
 }
 
-static void mark_in_block(struct block *block, uint32_t mask, enum mark mark)
+/* True: the block's part of its group's summary has changed. */
+static bool mark_in_block(struct block *block, uint32_t mask, enum mark mark)
 {
+	const uint32_t shape = block->shape;
+	const bool idle = block->idle != 0;
+
 	if (block_flags(block) & BLOCK_TAKEN)
 		mark = MARK_USED;
 	block->free = mark == MARK_USED ? block->free & ~mask : block->free | mask;
 	block->idle = mark == MARK_IDLE ? block->idle | mask : block->idle & ~mask;
+	block->shape = index_shape_of_mask(block->free);
+	return block->shape != shape || (block->idle != 0) != idle;
 }
 
 void index_mark(uint32_t first, uint32_t chunks, enum mark mark)
 {
 	const uint32_t end = first + chunks;
+	bool group_changed = false;
 	bool super_changed = false;
 
 	while (first < end) {
@@ -122,14 +146,16 @@ void index_mark(uint32_t first, uint32_t chunks, enum mark mark)
 		const uint32_t count = least(BLOCK_CHUNKS - bit, end - first);
 		const uint32_t mask = count == BLOCK_CHUNKS ? UINT32_MAX : ((1U << count) - 1) << bit;
 
-		mark_in_block(block_at(first / BLOCK_CHUNKS), mask, mark);
+		group_changed |= mark_in_block(block_at(first / BLOCK_CHUNKS), mask, mark);
 		first += count;
-		if (first % GROUP_CHUNKS == 0 || first == end)
+		if (group_changed && (first % GROUP_CHUNKS == 0 || first == end)) {
 			super_changed |= refresh_group((first - 1) / GROUP_CHUNKS);
+			group_changed = false;
+		}
 		if (super_changed && (first % SUPER_CHUNKS == 0 || first == end)) {
 			const uint32_t super = (first - 1) / SUPER_CHUNKS;
 
-			pool.supers[super] = index_node_of_super(super);
+			pool_index.supers[super] = index_node_of_super(super);
 			super_changed = false;
 		}
 	}
@@ -141,7 +167,7 @@ int index_extend(uint64_t floor_pages)
 	const uint32_t super = group / SUPER_GROUPS;
 	int error;
 
-	if (group == pool.groups_max)
+	if (group == pool_index.groups_max)
 		return -ENOMEM;
 	error = canary_prepare(floor_pages);
 	if (error == 0)
@@ -151,9 +177,10 @@ int index_extend(uint64_t floor_pages)
 	if (error != 0)
 		return error;
 	for (uint32_t i = 0; i < GROUP_BLOCKS; i++) {
-		struct block *block = &pool.groups[group].blocks[i];
+		struct block *block = &pool_index.groups[group].blocks[i];
 
 		block->free = UINT32_MAX;
+		block->shape = index_shape_of_mask(UINT32_MAX);
 		block_set(block, pool.placed ? 0 : BLOCK_MAPPED);
 	}
 	error = table_map_group(group);
@@ -161,8 +188,8 @@ int index_extend(uint64_t floor_pages)
 		return error;
 	(void)refresh_group(group);
 	/* Release: the group can be read before it is known. Pairs with the acquire in pool_index_is_mapped(). */
-	atomic_store_explicit(&pool.groups_known, group + 1, memory_order_release);
-	pool.supers[super] = index_node_of_super(super);
+	atomic_store_explicit(&pool_index.groups_known, group + 1, memory_order_release);
+	pool_index.supers[super] = index_node_of_super(super);
 	if (error == -EEXIST)
 		table_give_up(group * GROUP_BLOCKS);
 	/* Relaxed: readers have the address of something that is below it, and with that address they have this. */
@@ -221,7 +248,7 @@ uint32_t index_find(uint32_t from, uint32_t chunks)
 
 	while (at < end) {
 		if (at % SUPER_CHUNKS == 0) {
-			const struct node node = pool.supers[at / SUPER_CHUNKS];
+			const struct node node = pool_index.supers[at / SUPER_CHUNKS];
 
 			if (run.length + node.prefix < chunks && node.longest < chunks) {
 				carry(&run, at, node, SUPER_CHUNKS);
@@ -230,7 +257,7 @@ uint32_t index_find(uint32_t from, uint32_t chunks)
 			}
 		}
 		if (at % GROUP_CHUNKS == 0) {
-			const struct node node = pool.groups[at / GROUP_CHUNKS].node;
+			const struct node node = pool_index.groups[at / GROUP_CHUNKS].node;
 
 			if (run.length + node.prefix < chunks && node.longest < chunks) {
 				carry(&run, at, node, GROUP_CHUNKS);
@@ -268,8 +295,8 @@ uint32_t index_tail(void)
 	uint32_t length = 0;
 
 	for (uint32_t group = groups_known(); group > 0; group--) {
-		length += pool.groups[group - 1].node.suffix;
-		if (pool.groups[group - 1].node.suffix != GROUP_CHUNKS)
+		length += pool_index.groups[group - 1].node.suffix;
+		if (pool_index.groups[group - 1].node.suffix != GROUP_CHUNKS)
 			break;
 	}
 	return length;
@@ -280,10 +307,11 @@ uint32_t index_lowest_idle(void)
 	const uint32_t supers = (groups_known() + SUPER_GROUPS - 1) / SUPER_GROUPS;
 
 	for (uint32_t super = 0; super < supers; super++) {
-		if (pool.supers[super].idle == 0)
+		if (pool_index.supers[super].idle == 0)
 			continue;
-		const uint32_t group = super * SUPER_GROUPS + (uint32_t)__builtin_ctz(pool.supers[super].idle);
-		const uint32_t block = group * GROUP_BLOCKS + (uint32_t)__builtin_ctz(pool.groups[group].node.idle);
+		const uint32_t group = super * SUPER_GROUPS + (uint32_t)__builtin_ctz(pool_index.supers[super].idle);
+		const uint32_t block =
+			group * GROUP_BLOCKS + (uint32_t)__builtin_ctz(pool_index.groups[group].node.idle);
 
 		return block * BLOCK_CHUNKS + (uint32_t)__builtin_ctz(block_at(block)->idle);
 	}
@@ -300,10 +328,10 @@ uint32_t index_highest_idle(void)
 	const uint32_t supers = (groups_known() + SUPER_GROUPS - 1) / SUPER_GROUPS;
 
 	for (uint32_t super = supers; super-- > 0;) {
-		if (pool.supers[super].idle == 0)
+		if (pool_index.supers[super].idle == 0)
 			continue;
-		const uint32_t group = super * SUPER_GROUPS + highest_bit(pool.supers[super].idle);
-		const uint32_t block = group * GROUP_BLOCKS + highest_bit(pool.groups[group].node.idle);
+		const uint32_t group = super * SUPER_GROUPS + highest_bit(pool_index.supers[super].idle);
+		const uint32_t block = group * GROUP_BLOCKS + highest_bit(pool_index.groups[group].node.idle);
 
 		return block * BLOCK_CHUNKS + highest_bit(block_at(block)->idle);
 	}
@@ -317,8 +345,8 @@ static uint32_t next_idle_block(uint32_t block)
 
 	while (block < end) {
 		const uint32_t group = block / GROUP_BLOCKS;
-		const uint32_t in_super = pool.supers[group / SUPER_GROUPS].idle >> group % SUPER_GROUPS;
-		const uint32_t in_group = pool.groups[group].node.idle >> block % GROUP_BLOCKS;
+		const uint32_t in_super = pool_index.supers[group / SUPER_GROUPS].idle >> group % SUPER_GROUPS;
+		const uint32_t in_group = pool_index.groups[group].node.idle >> block % GROUP_BLOCKS;
 
 		if (in_group != 0)
 			return block + (uint32_t)__builtin_ctz(in_group);

@@ -1,8 +1,7 @@
 /*
  * What the files of the pool share. Not for other layers.
  *
- * Numbers: a chunk, block or page is named by its distance from pool_window.base in that unit. Blocks are kept in
- * groups of 32 and groups in supers of 32, so that a free run is found by looking at summaries (index.c).
+ * Numbers: a chunk, block or page is named by its distance from pool_window.base in that unit.
  * "In hand" are pages that the ledger has counted and that no chunk owns yet: whoever acquires them gives them
  * to a chunk or uncommits them.
  */
@@ -12,55 +11,21 @@
 #include "base/assert.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "pool/index.h"
 #include "pool/pool.h"
+#include "pool/word.h"
 
 #include <stdatomic.h>
 
 enum {
-	GROUP_BLOCKS = 32,
-	GROUP_CHUNKS = GROUP_BLOCKS * BLOCK_CHUNKS,
-	SUPER_GROUPS = 32,
-	SUPER_CHUNKS = SUPER_GROUPS * GROUP_CHUNKS,
 	BLOCK_PAGES = BLOCK_BYTES / OS_PAGE_BYTES,
-	GROUP_BYTES = GROUP_BLOCKS * BLOCK_BYTES,
 	TABLE_BYTES = OS_PAGE_BYTES, /* the descriptors of one block */
 };
-#define CHUNK_NONE UINT32_MAX
 #define MASK_FULL ((uint16_t)UINT16_MAX)
 
 _Static_assert(sizeof(struct chunk) == 128, "two cache lines");
 _Static_assert(BLOCK_CHUNKS * sizeof(struct chunk) == TABLE_BYTES, "one page describes one block");
 _Static_assert(CHUNK_PAGES == 16, "committed_mask has a bit per page");
-
-enum block_flag {
-	BLOCK_MAPPED = 1, /* the address space is ours */
-	BLOCK_OPEN = 2,	  /* all of it is readable and writable; else exactly the committed pages are. Implies MAPPED */
-	BLOCK_TABLE = 4,  /* the page of its descriptors is there, and charged. Also read without the lock */
-	BLOCK_BODY = 8,	  /* all its chunks are inside the span at span_head, which begins in another block */
-	BLOCK_TAKEN = 16, /* found occupied by somebody else: never ours */
-	BLOCK_ODD =
-		32, /* holds a mapping that was moved here and cannot merge with others: replaced when it is empty */
-	BLOCK_TABLES_MAPPED = 64, /* on a group's first block: address space for the group's descriptors is mapped */
-};
-
-struct block {
-	uint32_t free;	      /* bit per chunk that a run may use: EMPTY or IDLE; 0 if TAKEN */
-	uint32_t idle;	      /* bit per IDLE chunk; a subset of free; only where BLOCK_TABLE */
-	uint32_t span_head;   /* BLOCK_BODY: the span's first chunk */
-	uint32_t table_epoch; /* BLOCK_TABLE: ledger_epoch() of the page of descriptors */
-	_Atomic uint32_t flags;
-};
-
-/* Of a block, a group or a super: free chunks at its start, in its longest free run, at its end; and which children
- * have idle chunks. */
-struct node {
-	uint32_t prefix, longest, suffix, idle;
-};
-
-struct group {
-	struct node node;
-	struct block blocks[GROUP_BLOCKS];
-};
 
 /* Metadata's address space, which grows from its start: mapped by pieces, opened and charged by pages. */
 struct region {
@@ -75,14 +40,6 @@ struct pool {
 	struct ledger *ledger;
 	bool placed; /* our own choice of address, mapped piece by piece; else one mapping that the kernel placed */
 	uintptr_t low, high;
-	struct node *supers;
-	struct group *groups;
-	uint32_t groups_max;
-
-	/* P1's word: idle in the low half, which changes only under the lock; reserved in the high half. */
-	_Atomic uint64_t word;
-	/* Groups that the index knows; grows under the lock, read without it. */
-	_Atomic uint32_t groups_known;
 
 	/* Under the lock. */
 	struct region supers_region, groups_region, meta_region, canary_region;
@@ -109,82 +66,7 @@ extern struct pool pool;
 /* What a raw clone's child finds wiped. */
 #define CANARY_MAGIC UINT64_C(0x486f6c6466617374)
 
-/* ---- the word {idle, reserved}: P1 ---- */
-
-static inline uint32_t word_idle(uint64_t word)
-{
-	return (uint32_t)word;
-}
-
-static inline uint32_t word_reserved(uint64_t word)
-{
-	return (uint32_t)(word >> 32);
-}
-
-static inline uint64_t word_now(void)
-{
-	return atomic_load_explicit(&pool.word, memory_order_relaxed);
-}
-
-/* Idle chunks that are nobody's reservation. */
-static inline uint32_t word_available(void)
-{
-	const uint64_t word = word_now();
-
-	return word_idle(word) - word_reserved(word);
-}
-
-static inline bool word_take(uint32_t chunks)
-{
-	uint64_t word = word_now();
-
-	do {
-		if (word_idle(word) - word_reserved(word) < chunks)
-			return false; /* keeps P1 */
-		/* Relaxed: which chunks these are is found under the lock, and that orders their contents. */
-	} while (!atomic_compare_exchange_weak_explicit(
-		&pool.word, &word, word - chunks, memory_order_relaxed, memory_order_relaxed));
-	return true;
-}
-
-static inline void word_put(uint32_t chunks)
-{
-	atomic_fetch_add_explicit(&pool.word, chunks, memory_order_relaxed);
-}
-
 /* ---- names of things ---- */
-
-static inline struct block *block_at(uint32_t block)
-{
-	return &pool.groups[block / GROUP_BLOCKS].blocks[block % GROUP_BLOCKS];
-}
-
-/* Flags change under the lock only; so a load and a store suffice. */
-static inline uint32_t block_flags(const struct block *block)
-{
-	return atomic_load_explicit(&block->flags, memory_order_relaxed);
-}
-
-static inline void block_set(struct block *block, uint32_t flags)
-{
-	/* Release: a TABLE is readable before it is said to be. Pairs with the acquire in pool_index_is_mapped(). */
-	atomic_store_explicit(&block->flags, block_flags(block) | flags, memory_order_release);
-}
-
-static inline void block_clear(struct block *block, uint32_t flags)
-{
-	atomic_store_explicit(&block->flags, block_flags(block) & ~flags, memory_order_relaxed);
-}
-
-static inline uint32_t groups_known(void)
-{
-	return atomic_load_explicit(&pool.groups_known, memory_order_relaxed);
-}
-
-static inline uint32_t chunks_known(void)
-{
-	return groups_known() * GROUP_CHUNKS;
-}
 
 static inline struct chunk *chunk_at(uint32_t chunk)
 {
@@ -211,27 +93,6 @@ static inline uint32_t least(uint32_t a, uint32_t b)
 {
 	return a < b ? a : b;
 }
-
-/* ---- index.c: which chunks are free or idle ---- */
-
-enum mark { MARK_USED, MARK_EMPTY, MARK_IDLE };
-void index_mark(uint32_t first, uint32_t chunks, enum mark mark);
-/* Know one group more. 0, -ENOMEM. */
-HF_MUST_USE int index_extend(uint64_t floor_pages);
-/* The lowest free run of @chunks that begins at @from or later; CHUNK_NONE. */
-uint32_t index_find(uint32_t from, uint32_t chunks);
-/* How many chunks from @first on are free, @most at most. */
-uint32_t index_run(uint32_t first, uint32_t most);
-/* Free chunks at the end of what is known. */
-uint32_t index_tail(void);
-uint32_t index_lowest_idle(void);
-uint32_t index_highest_idle(void);
-/* The first idle run of at least @chunks among the first few; CHUNK_NONE. */
-uint32_t index_find_idle(uint32_t chunks);
-/* The next maximal idle run at @from or later. False: none. */
-bool index_next_idle_run(uint32_t from, uint32_t *first_out, uint32_t *chunks_out);
-struct node index_node_of_group(uint32_t group);
-struct node index_node_of_super(uint32_t super);
 
 /* ---- region.c: metadata ---- */
 

@@ -13,7 +13,7 @@ struct chunk *pool_chunk_at(const void *address)
 
 	if (index >= pool_window.chunk_count ||
 		/* Acquire: pairs with the release in index_extend(). */
-		index / GROUP_CHUNKS >= atomic_load_explicit(&pool.groups_known, memory_order_acquire))
+		index / GROUP_CHUNKS >= atomic_load_explicit(&pool_index.groups_known, memory_order_acquire))
 		return NULL;
 
 	const struct block *const block = block_at((uint32_t)(index / BLOCK_CHUNKS));

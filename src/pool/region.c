@@ -116,7 +116,7 @@ static void *table_address(uint32_t block)
 static void give_up_group(uint32_t group)
 {
 	for (uint32_t i = 0; i < GROUP_BLOCKS; i++) {
-		struct block *block = &pool.groups[group].blocks[i];
+		struct block *block = &pool_index.groups[group].blocks[i];
 
 		if (block->free != UINT32_MAX || block->idle != 0)
 			continue;
@@ -129,7 +129,7 @@ static void give_up_group(uint32_t group)
 int table_map_group(uint32_t group)
 {
 	void *const tables = table_address(group * GROUP_BLOCKS);
-	struct block *first = &pool.groups[group].blocks[0];
+	struct block *first = &pool_index.groups[group].blocks[0];
 	int error = 0;
 
 	if (block_flags(first) & BLOCK_TABLES_MAPPED)

@@ -66,14 +66,14 @@ static void use_layout(uintptr_t low, uintptr_t window, uint64_t chunks, const s
 
 	pool.low = low;
 	pool.high = window + (chunks << CHUNK_SHIFT);
-	pool.groups_max = (uint32_t)(chunks / GROUP_CHUNKS);
+	pool_index.groups_max = (uint32_t)(chunks / GROUP_CHUNKS);
 	pool.canary_region = region_at(at, OS_PAGE_BYTES, OS_PAGE_BYTES);
 	at += layout->canary_bytes;
 	pool.supers_region = region_at(at, layout->supers_bytes, 64 << 10);
-	pool.supers = (struct node *)at;
+	pool_index.supers = (struct node *)at;
 	at += layout->supers_bytes;
 	pool.groups_region = region_at(at, layout->groups_bytes, 64 << 10);
-	pool.groups = (struct group *)at;
+	pool_index.groups = (struct group *)at;
 	at += layout->groups_bytes;
 	pool_window.chunks = (struct chunk *)at;
 	at += layout->table_bytes;

@@ -130,7 +130,7 @@ static void it_finds_what_a_walk_over_all_finds(void **state)
 			compare_idle();
 	}
 	for (uint32_t i = 0; i < GROUPS; i++) {
-		const struct node is = pool.groups[i].node;
+		const struct node is = pool_index.groups[i].node;
 		const struct node should = index_node_of_group(i);
 
 		assert_memory_equal(&is, &should, sizeof is);
