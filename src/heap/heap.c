@@ -141,6 +141,7 @@ bool heap_owns(const void *address)
 uint64_t heap_trim(void)
 {
 	(void)give_back_empty();
+	(void)theap_take_from_queues();
 	return pool_trim(0);
 }
 

@@ -269,7 +269,7 @@ bool slab_push_remote(struct slab *slab, void *object)
 		announce = notify_at != 0 && count >= notify_at;
 		word_store(object, slab_link(slab, object, head == REMOTE_END ? slab_end() : base + head));
 		next_word = slab_offset(object) | (uint64_t)count << 16;
-		next_word |= announce ? slab_queued_mark() : word >> 32 << 32;
+		next_word |= announce ? slab_queued_mark() | (word & REMOTE_FULL) : word >> 32 << 32;
 		/*
 		 * Release: the object's link, and what the program did with it, before the object. Pairs with
 		 * slab_collect(). Acquire: if we are to queue the slab, the owner has done with queue_next. Pairs with
@@ -319,7 +319,17 @@ uint32_t slab_collect(struct slab *slab, bool dequeue)
 	return remote_count(word);
 }
 
-bool slab_arm(struct slab *slab, uint32_t notify_at)
+bool slab_is_left_empty(const struct slab *slab)
+{
+	struct slab *const any = (struct slab *)(uintptr_t)slab;
+	/* Acquire: all that the owner and the freeing threads did with it. Pairs with slab_push_remote(), slab_arm().
+	 */
+	const uint64_t word = atomic_load_explicit(&any->remote, memory_order_acquire);
+
+	return word & REMOTE_FULL && queued_part(word) && remote_count(word) == slab_cut_count(slab);
+}
+
+bool slab_arm(struct slab *slab, uint32_t notify_at, bool full)
 {
 	uint64_t word = atomic_load_explicit(&slab->remote, memory_order_relaxed);
 	uint64_t next_word;
@@ -329,7 +339,7 @@ bool slab_arm(struct slab *slab, uint32_t notify_at)
 
 		if (remote_count(word) > 0)
 			return false;
-		next_word = remote_make(REMOTE_END, 0, queued ? 0 : notify_at) | queued;
+		next_word = remote_make(REMOTE_END, 0, queued ? 0 : notify_at) | queued | (full ? REMOTE_FULL : 0);
 		/* Release: queue_next has been read, if the slab was queued before. Pairs with slab_push_remote(). */
 	} while (!atomic_compare_exchange_weak_explicit(
 		&slab->remote, &word, next_word, memory_order_release, memory_order_relaxed));

@@ -60,13 +60,17 @@ static_assert(sizeof(struct slab) <= CHUNK_HEAP_WORDS * sizeof(uint64_t), "a sla
 static_assert(offsetof(struct chunk, heap_words) + offsetof(struct slab, remote) == 64, "remote frees have a line");
 
 /*
- * The remote word: {head: 16, count: 16, notify_at: 16, queued: 1, generation: 15}.
+ * The remote word: {head: 16, count: 16, notify_at: 15, full: 1, queued: 1, generation: 15}.
  * head: offset of the first object of the list, REMOTE_END if there is none. notify_at: when the count reaches it,
  * whoever pushes also queues the slab with its owner; 0: never.
  * queued: the slab is in its owner's queue, or is about to be put there by whoever set this. As long as it is set, in
  * this generation (of forks), the slab keeps its owner and is not given back.
+ * full: the owner has put it aside as FULL and has not touched it since: it will not, before it finds it in its queue,
+ * frees an object of it, or takes this bit away under theap_lock. So who has taken it out of the queue, under that
+ * lock, and finds as many remote frees as objects, has it for himself (see theap_take_from_queues()).
  */
 #define REMOTE_END UINT64_C(0xffff) /* no object begins there: it is odd */
+#define REMOTE_FULL (UINT64_C(1) << 47)
 #define REMOTE_QUEUED (UINT64_C(1) << 48)
 
 static inline uint64_t remote_make(uint64_t head, uint64_t count, uint64_t notify_at)
@@ -81,7 +85,7 @@ static inline uint32_t remote_count(uint64_t word)
 
 static inline uint32_t remote_notify_at(uint64_t word)
 {
-	return (uint32_t)(word >> 32) & 0xffff;
+	return (uint32_t)(word >> 32) & 0x7fff;
 }
 
 /* ---- where things are ---- */
@@ -242,8 +246,13 @@ bool slab_grow(struct slab *slab, bool whole, uint64_t floor_pages);
  * @dequeue: the slab has just left its owner's queue. Returns how many objects.
  */
 uint32_t slab_collect(struct slab *slab, bool dequeue);
-/* From @notify_at remote frees on the slab announces itself (0: never). False: there are some already, collect them. */
-bool slab_arm(struct slab *slab, uint32_t notify_at);
+/*
+ * From @notify_at remote frees on the slab announces itself (0: never); @full: it is being put aside as FULL.
+ * False: there are some already, collect them.
+ */
+bool slab_arm(struct slab *slab, uint32_t notify_at, bool full);
+/* Of a slab that was taken out of another thread's queue, under theap_lock: it is empty, and nobody else's business. */
+bool slab_is_left_empty(const struct slab *slab);
 /* It has left a queue that a forked child does not go on with, or stays in one that it does. Nobody else runs. */
 void slab_unqueue(struct slab *slab);
 void slab_requeue(struct slab *slab);

@@ -197,7 +197,7 @@ static void place(struct theap *theap, struct slab *slab, uint32_t used, uint32_
 		slab->countdown = is_of_use ? used : least - local;
 		slab->rest = used - slab->countdown; /* keeps S3 */
 		/* An available one announces itself when others have freed the last object. */
-		if (slab_arm(slab, is_of_use ? used : share_of(slab, NOTIFY_SHARE)))
+		if (slab_arm(slab, is_of_use ? used : share_of(slab, NOTIFY_SHARE), !is_of_use))
 			break;
 		used -= slab_collect(slab, false);
 	}
@@ -245,10 +245,8 @@ void theap_event(struct slab *slab)
  * so are theap_abandon_locked()'s change of state and its emptying of the queue: either it sees the slab or we see it
  * end.
  */
-void theap_queue(struct slab *slab)
+static void push_on_queue(struct theap *owner, struct slab *slab)
 {
-	/* Relaxed: QUEUED pins the owner. It was read by whoever gave us the object, or under the lock. */
-	struct theap *const owner = atomic_load_explicit(&slab->owner, memory_order_relaxed);
 	struct slab *first = atomic_load_explicit(&owner->queue, memory_order_relaxed);
 
 	do {
@@ -256,6 +254,14 @@ void theap_queue(struct slab *slab)
 		/* Release (and more): queue_next. Pairs with the exchange in theap_empty_queue(). */
 	} while (!atomic_compare_exchange_weak_explicit(
 		&owner->queue, &first, slab, memory_order_seq_cst, memory_order_relaxed));
+}
+
+void theap_queue(struct slab *slab)
+{
+	/* Relaxed: QUEUED pins the owner. It was read by whoever gave us the object, or under the lock. */
+	struct theap *const owner = atomic_load_explicit(&slab->owner, memory_order_relaxed);
+
+	push_on_queue(owner, slab);
 	/* From here on the slab is not ours to look at. */
 	if (theap_is_live(owner))
 		return;
@@ -283,8 +289,8 @@ static void dequeue(struct theap *theap, struct slab *slab)
 
 void theap_empty_queue(struct theap *theap)
 {
-	/* Relaxed: one that comes now is found the next time. */
-	if (atomic_load_explicit(&theap->queue, memory_order_relaxed) == NULL)
+	/* One that comes now is found the next time; sequentially consistent for the last time: see theap_queue(). */
+	if (atomic_load(&theap->queue) == NULL)
 		return;
 
 	/* Acquire (and more): pairs with the push in theap_queue(). */
@@ -327,23 +333,35 @@ static uint32_t first_pages(const struct theap_class *c, uint32_t cls)
 	return c->warm ? CHUNK_PAGES : (class_bytes(cls) + OS_PAGE_BYTES - 1) / OS_PAGE_BYTES;
 }
 
-/* Where no more can be had, the few free objects of full slabs count too. */
-static bool gather_full(struct theap *theap, uint32_t cls)
+/*
+ * A FULL slab of the class that has a free object after all, taken back from whoever may find it empty in the queue:
+ * its full bit is gone. NULL: none. Under theap_lock, which those hold, too.
+ */
+static struct slab *find_in_full_locked(struct theap *theap, uint32_t cls, uint32_t *used_out)
 {
-	/* Only this thread changes the list; the lock is for others, who read it. */
 	for (struct list *at = theap->slabs.next; at != &theap->slabs; at = at->next) {
 		struct slab *const slab = HF_CONTAINER_OF(at, struct slab, in_theap);
 
 		if (slab->cls != cls || slab->state != SLAB_FULL)
 			continue;
-		const uint32_t used = slab_used(slab) - slab_collect(slab, false);
-		if (used < slab_cut_count(slab)) {
-			theap_place_usable(theap, slab, used);
-			return true;
-		}
-		theap_place(theap, slab, used); /* it was disarmed */
+		*used_out = slab_used(slab) - slab_collect(slab, false);
+		if (*used_out < slab_cut_count(slab) || !slab_arm(slab, share_of(slab, NOTIFY_SHARE), true))
+			return slab; /* not armed again: somebody has just freed one */
 	}
-	return false;
+	return NULL;
+}
+
+/* Where no more can be had, the few free objects of full slabs count too. */
+static bool gather_full(struct theap *theap, uint32_t cls)
+{
+	uint32_t used = 0;
+
+	lock_take(&theap_lock);
+	struct slab *const slab = find_in_full_locked(theap, cls, &used);
+	lock_put(&theap_lock);
+	if (slab)
+		theap_place_usable(theap, slab, used - slab_collect(slab, false));
+	return slab != NULL;
 }
 
 /* The current slab of the class is used up: find another, or make it larger. False: the pool said no. */
@@ -434,6 +452,45 @@ static uint32_t trim_available(struct theap *theap, uint32_t cls)
 	return slabs;
 }
 
+/* The slabs in @theap's queue that are empty go back to the pool; the others are queued again. */
+static uint32_t take_from_queue_locked(struct theap *theap)
+{
+	/* Acquire (and more): as in theap_empty_queue(). Whoever gets the chain has what is in it. */
+	struct slab *slab = atomic_exchange_explicit(&theap->queue, NULL, memory_order_seq_cst);
+	uint32_t slabs = 0;
+
+	while (slab) {
+		struct slab *const next = slab->queue_next;
+
+		if (slab_is_left_empty(slab)) {
+			list_remove(&slab->in_theap);
+			slab_count_add(theap, (uint32_t)-1);
+			slab_destroy(slab);
+			slabs++;
+		} else {
+			push_on_queue(theap, slab);
+		}
+		slab = next;
+	}
+	return slabs;
+}
+
+uint32_t theap_take_from_queues(void)
+{
+	uint32_t slabs = 0;
+
+	lock_take(&theap_lock);
+	for (struct list *at = theap_all.next; at != &theap_all; at = at->next) {
+		struct theap *const theap = HF_CONTAINER_OF(at, struct theap, in_all);
+
+		/* A heap does not end while we have the lock. This thread's own is empty_queue()'s. */
+		if (theap != theap_mine && theap_is_live(theap))
+			slabs += take_from_queue_locked(theap);
+	}
+	lock_put(&theap_lock);
+	return slabs;
+}
+
 uint32_t theap_trim(struct theap *theap)
 {
 	uint32_t slabs = 0;
@@ -456,6 +513,7 @@ static void thread_ends(void *pointer)
 {
 	struct theap *const theap = pointer;
 
+	(void)heap_raw_clone_check(); /* while the heap is known to be this thread's */
 	thread_is_ending = true;
 	theap_fast = &theap_nothing;
 	theap_mine = NULL;

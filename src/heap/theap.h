@@ -75,6 +75,11 @@ void theap_queue(struct slab *slab);
 
 /* Give back this thread's empty slabs, spare and current ones too. How many. */
 uint32_t theap_trim(struct theap *theap);
+/*
+ * Give back the empty slabs that wait in the queues of other threads, which may not come by for long. How many.
+ * What an idle thread has half used stays its own.
+ */
+uint32_t theap_take_from_queues(void);
 
 /* ---- theap_orphan.c ---- */
 
