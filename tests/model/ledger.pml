@@ -18,7 +18,8 @@
 #define SCENE 1
 #endif
 
-#define SLOTS 5
+#define SLOTS 6
+#define FORKED (SCENE >= 3) /* scenes with families */
 #define FAMILY 2 /* what no living owner is charged with; has no owner */
 #define FREE 0
 #define LIVE 1
@@ -45,10 +46,12 @@ byte birth[SLOTS];  /* counts the owners: part of the state's word */
 byte holder[SLOTS]; /* who holds the byte lock: a process number, 0 nobody. The kernel clears it at death */
 
 byte holding[SLOTS]; /* inherited pages that the owner still has */
+byte lineage[SLOTS]; /* parent slot + 1; 0: none */
+byte reparentings;
 
 /* Ghosts: no process looks at them. */
-#if SCENE == 3
-byte page[2]; /* bit 0: in the parent's address space, bit 1: in the child's */
+#if FORKED
+byte page[2]; /* bit n: in the address space of process n */
 #define PHYSICAL ((page[0] != 0 -> 1 : 0) + (page[1] != 0 -> 1 : 0))
 #define CHECK_PHYSICAL assert(PHYSICAL <= word_committed) /* what is there is charged */
 #else
@@ -297,18 +300,18 @@ inline transfer(me, n)
 }
 
 /* How much of the family's the living members but @except still hold: read slot by slot, while they go on. */
+#define HELD(at, except)                                                                                               \
+	if                                                                                                             \
+	:: except != at && state[at] == LIVE -> held = held + holding[at]                                              \
+	:: else                                                                                                        \
+	fi
 inline count_held(except)
 {
 	held = 0;
-#if SCENE == 3
-	if
-	:: except != 0 && state[0] == LIVE -> held = held + holding[0]
-	:: else
-	fi;
-	if
-	:: except != 1 && state[1] == LIVE -> held = held + holding[1]
-	:: else
-	fi
+#if FORKED
+	HELD(0, except);
+	HELD(1, except);
+	HELD(3, except)
 #endif
 }
 
@@ -349,6 +352,42 @@ inline trim_family(me)
 	od;
 	skip;
 	d_step { target = 0; gone = 0; CLEAR_WORD }
+}
+
+/* The children of the dead become its parent's. */
+#define REPARENT(at, dead)                                                                                             \
+	d_step {                                                                                                       \
+		if                                                                                                     \
+		:: lineage[at] == dead + 1 -> lineage[at] = lineage[dead]                                              \
+		:: else                                                                                                \
+		fi                                                                                                     \
+	}
+
+/* Has @me a living child, in the page's epoch or later? Slot by slot, while children die and theirs take their place. */
+#define PIN(at, me)                                                                                                    \
+	if                                                                                                             \
+	:: lineage[at] == me + 1 ->                                                                                    \
+		if                                                                                                     \
+		:: state[at] == LIVE -> answer = true                                                                  \
+		:: else                                                                                                \
+		fi                                                                                                     \
+	:: else                                                                                                        \
+	fi
+inline pin(me)
+{
+	do
+	:: true ->
+		born = reparentings;
+		answer = false;
+		PIN(1, me);
+		PIN(3, me);
+		if
+		:: answer || reparentings == born -> break
+		:: else
+		fi
+	od;
+	skip;
+	born = 0
 }
 
 /*
@@ -394,8 +433,13 @@ inline collect(me, dead)
 			CLEAR_HELD
 		};
 		if
+#if !FORKED || defined(BUG_QUIET_BEQUEST)
 		:: value == 0 && gone == 0 -> break
 		:: else
+#else
+		/* The word changes all the same: who is adding up what members hold must see that this one is gone. */
+		:: true
+#endif
 		fi;
 		write_record(me, 2, dead, 0, FAMILY, target + value - gone);
 		d_step {
@@ -419,6 +463,14 @@ inline collect(me, dead)
 	skip;
 	if
 	:: answer ->
+#if SCENE == 4
+		REPARENT(0, dead);
+		REPARENT(1, dead);
+		REPARENT(3, dead);
+#ifndef BUG_NO_REPARENT_COUNT
+		reparentings = reparentings + 1;
+#endif
+#endif
 		d_step {
 			if
 			:: state[dead] == LIVE && birth[dead] == born ->
@@ -460,8 +512,8 @@ inline join(who, at)
 }
 
 /* The kernel lets go of the memory, and then of the locks. */
-#if SCENE == 3
-#define PAGES_GO(who) page[0] = page[0] & (3 - who); page[1] = page[1] & (3 - who)
+#if FORKED
+#define PAGES_GO(who) page[0] = page[0] & (255 - (1 << who)); page[1] = page[1] & (255 - (1 << who))
 #define LOCKS_GO(who)                                                                                                  \
 	holder[0] = (holder[0] == who -> 0 : holder[0]);                                                               \
 	holder[1] = (holder[1] == who -> 0 : holder[1])
@@ -499,9 +551,10 @@ inline settle()
 	collect(4, 0);
 	collect(4, 1);
 	collect(4, 3);
+	collect(4, 5);
 	trim_family(4);
 	d_step {
-		assert(word_committed == entry_value[0] + entry_value[1] + entry_value[2] + entry_value[3] + entry_value[4]); /* L2 */
+		assert(word_committed == entry_value[0] + entry_value[1] + entry_value[2] + entry_value[3] + entry_value[4] + entry_value[5]); /* L2 */
 		value = 0;
 		do
 		:: value < SLOTS ->
@@ -609,7 +662,7 @@ proctype child(byte who, at)
 end_unborn:
 	owner[at] == who;
 	{
-		page[0] = page[0] & 1;
+		page[0] = page[0] & 2;
 		holding[at] = holding[at] - 1;
 		trim_family(at);
 		ENDS(who)
@@ -620,13 +673,13 @@ proctype parent(byte who, at)
 	LOCALS;
 	{
 		commit(at, 2);
-		d_step { page[0] = 1; page[1] = 1 };
+		d_step { page[0] = 2; page[1] = 2 };
 		/* Prepare: the child's slot and what it will hold, before it is there. Its lock is the parent's for now. */
 		join(who, 1);
 		holding[1] = 2;
 		run child(2, 1);
-		d_step { page[0] = 3; page[1] = 3; holder[1] = 2; owner[1] = 2; running = running + 1 }; /* fork */
-		page[0] = page[0] & 2;
+		d_step { page[0] = 6; page[1] = 6; holder[1] = 2; owner[1] = 2; running = running + 1 }; /* fork */
+		page[0] = page[0] & 4;
 		if
 #ifdef BUG_NO_PIN
 		:: true -> uncommit(at, 1)
@@ -652,6 +705,77 @@ init
 		SETTLED(0, 1); SETTLED(3, 4); SETTLED(4, 6);
 		running = 2;
 		run parent(1, 0); run collector(3); run killer(1, 2); run auditor()
+	}
+}
+#endif
+
+#if SCENE == 4 /* A page of the grandparent's is also the grandchild's, whose parent has died: then it must not be given back. */
+proctype grandparent(byte who, at)
+{
+	LOCALS;
+	page[0] = page[0] & (255 - (1 << who));
+	pin(at);
+	if
+	:: answer -> transfer(at, 1); trim_family(at)
+	:: else -> uncommit(at, 1)
+	fi;
+	running = running - 1
+}
+proctype collector(byte at)
+{
+	LOCALS;
+	collect(at, 3);
+	running = running - 1
+}
+init
+{
+	atomic {
+		SETTLED(0, 1); SETTLED(1, 2); SETTLED(4, 6); SETTLED(5, 7);
+		state[3] = LIVE; owner[3] = 3; /* and nobody holds its lock */
+		lineage[3] = 0 + 1; lineage[1] = 3 + 1;
+		entry_value[0] = 1; truth[0] = 1; word_committed = 1;
+		holding[1] = 1; page[0] = (1 << 1) | (1 << 2);
+		running = 2;
+		run grandparent(1, 0); run collector(5); run auditor()
+	}
+}
+#endif
+
+#if SCENE == 5 /* A member that holds what only the family is charged with forks and dies while others add up. */
+proctype heir(byte who, at, child)
+{
+	LOCALS;
+	{
+		join(who, child);
+		holding[child] = 1;
+		d_step { page[0] = page[0] | (1 << 2); holder[child] = 2; owner[child] = 2 }; /* fork: process 2 */
+		dying == who /* lives on until it is killed */
+	} unless { DIES(who, at) }
+}
+proctype collector(byte at)
+{
+	LOCALS;
+	collect(at, 3);
+	running = running - 1
+}
+proctype trimmer(byte at)
+{
+	LOCALS;
+	trim_family(at);
+	running = running - 1
+}
+proctype executioner()
+{
+	dying = 1
+}
+init
+{
+	atomic {
+		SETTLED(0, 4); SETTLED(3, 1); SETTLED(4, 6); SETTLED(5, 7);
+		entry_value[FAMILY] = 1; truth[FAMILY] = 1; word_committed = 1;
+		holding[3] = 1; page[0] = 1 << 1;
+		running = 3;
+		run heir(1, 3, 1); run collector(5); run trimmer(0); run executioner(); run auditor()
 	}
 }
 #endif
