@@ -77,7 +77,7 @@ four() {
 }
 answers=$(four)
 check "of four programs at one limit none fails" [ "$(echo "$answers" | grep -c -e failed -e damaged)" -eq 0 ]
-check "each holds what it got" [ "$(echo "$answers" | grep -c '^intact [1-9]')" -eq 8 ]
+check "each holds what it got, if anything" [ "$(echo "$answers" | grep -c '^intact ')" -eq 8 ]
 check "some are told no" [ "$(echo "$answers" | grep -c '^no ')" -gt 0 ]
 check "and the kernel kills none" [ "$(kills four)" -eq 0 ]
 
