@@ -28,7 +28,7 @@
 #if HF_TSAN || HF_ASAN || !defined(__OPTIMIZE__)
 enum { STEPS_BUDGET = 60000 }; /* for one operation */
 #else
-enum { STEPS_BUDGET = 1250000 };
+enum { STEPS_BUDGET = 700000 };
 #endif
 enum {
 	LIMIT = 1000,
