@@ -91,17 +91,17 @@ struct node index_node_of_group(uint32_t group)
 
 struct node index_node_of_super(uint32_t super)
 {
+	const uint32_t known = groups_known() - super * SUPER_GROUPS;
 	struct node total = {0, 0, 0, 0};
 
-	for (uint32_t i = 0; i < SUPER_GROUPS; i++) {
-		const uint32_t group = super * SUPER_GROUPS + i;
-		struct node node = {0, 0, 0, 0};
+	for (uint32_t i = 0; i < SUPER_GROUPS && i < known; i++) {
+		const struct node node = pool_index.groups[super * SUPER_GROUPS + i].node;
 
-		if (group < groups_known())
-			node = pool_index.groups[group].node;
 		node_append(&total, i * GROUP_CHUNKS, node, GROUP_CHUNKS);
 		total.idle |= (uint32_t)(node.idle != 0) << i;
 	}
+	if (known < SUPER_GROUPS)
+		total.suffix = 0; /* what is not known is not free */
 	return total;
 }
 

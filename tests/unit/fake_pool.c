@@ -27,6 +27,7 @@ struct fault {
 	unsigned nth;
 	bool from_then_on;
 	bool strict;
+	uint64_t limit_pages;
 	bool copies; /* all moves are refused: pages are copied */
 };
 
@@ -207,7 +208,7 @@ static void fork_around(void)
 
 enum { FIRED = 10, NOT_FIRED = 11 };
 
-static void give_all_back(void)
+static void give_all_back(const struct fault *fault)
 {
 	struct pool_stats stats;
 
@@ -220,6 +221,8 @@ static void give_all_back(void)
 	CHECK(stats.idle_chunks == 0);
 	CHECK(stats.used_chunks == pool.lost_chunks);
 	CHECK(stats.committed_pages == stats.meta_pages);
+	if (fault->limit_pages != 0)
+		return;
 	/* And it works again. */
 	struct chunk *chunk = pool_chunk_take(CHUNK_PAGES, CHUNK_SLAB, 0);
 	CHECK(chunk != NULL);
@@ -230,7 +233,7 @@ static void give_all_back(void)
 static int run_scene(void *context)
 {
 	const struct fault *fault = context;
-	const struct ledger_spec spec = {.limit_pages = LIMIT_PAGES};
+	const struct ledger_spec spec = {.limit_pages = fault->limit_pages != 0 ? fault->limit_pages : LIMIT_PAGES};
 
 	os_fake_reset();
 	if (ledger_create(&spec, &ledger) != 0)
@@ -238,7 +241,8 @@ static int run_scene(void *context)
 	os_fake_machine.overcommit_mode = fault->strict ? 2 : 0;
 	if (fault->copies)
 		os_fake_fail_nth(OS_FAKE_MOVE, 1, -EFAULT, true);
-	os_fake_fail_nth(fault->call, fault->nth, fault->error, fault->from_then_on);
+	if (fault->nth != 0)
+		os_fake_fail_nth(fault->call, fault->nth, fault->error, fault->from_then_on);
 	if (pool_init(ledger) != 0) {
 		const int result = os_fake_fired(fault->call) ? FIRED : 1;
 
@@ -258,7 +262,7 @@ static int run_scene(void *context)
 		spans();
 	}
 	const bool fired = os_fake_fired(fault->call);
-	give_all_back();
+	give_all_back(fault);
 	return fired ? FIRED : NOT_FIRED;
 }
 
@@ -328,9 +332,23 @@ static void the_kernel_may_stop_to_give_space(void **state)
 	sweep((struct fault){.call = OS_FAKE_ADVISE, .error = -EINVAL, .from_then_on = true});
 }
 
+/* No call fails, but the ledger says no: at every point, since every budget is tried. */
+static void any_commit_may_be_refused(void **state)
+{
+	(void)state;
+	for (uint64_t pages = 4; pages < 3 * BLOCK_BYTES / PAGE; pages += 1 + pages / 64) {
+		struct fault fault = {.limit_pages = pages};
+		const int status = child_check(run_scene, &fault);
+
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != NOT_FIRED)
+			fail_msg("budget of %u pages: status %x", (unsigned)pages, (unsigned)status);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(any_commit_may_be_refused),
 		cmocka_unit_test(any_call_may_fail_once),
 		cmocka_unit_test(any_call_may_fail_once_in_a_strict_pool),
 		cmocka_unit_test(address_space_may_be_occupied),
