@@ -2,6 +2,7 @@
 #include "heap/heap.h"
 #include "ledger/ledger.h"
 #include "pool/pool.h"
+#include "probe/probe.h"
 
 #include <holdfast/holdfast.h>
 
@@ -105,6 +106,64 @@ static void every_request_can_fail_and_the_books_balance(void **state)
 	assert_int_equal(n, 3 * OBJECTS + 1);
 }
 
+/* One commit is denied: the next attempt, somewhere on the way, succeeds. */
+static void every_commit_can_be_denied_and_the_books_balance(void **state)
+{
+	struct probe_settings settings;
+	unsigned n;
+
+	(void)state;
+	probe_settings_default(&settings);
+	settings.deny_commits = true;
+	assert_int_equal(workload(), 0);
+	const size_t live_before = live_bytes();
+	probe_configure(&settings);
+	for (n = 1;; n++) {
+		(void)hf_trim(); /* so that there is something to commit */
+		hf_fault_fail_nth(n);
+		const int result = workload();
+		const bool fired = hf_fault_fired();
+		hf_fault_off();
+		(void)result; /* either is right */
+		check_books(live_before);
+		if (!fired)
+			break;
+	}
+	probe_settings_default(&settings);
+	probe_configure(&settings);
+	assert_true(n > OBJECTS); /* the larger ones commit something each */
+}
+
+/* From a certain commit on all are denied, as at the limit. */
+static void all_commits_from_any_one_on_can_be_denied(void **state)
+{
+	enum { STEP_BYTES = 12 * 1024 };
+	struct probe_settings settings;
+	unsigned failed = 0, rounds = 0;
+	uint64_t injected_before;
+
+	(void)state;
+	assert_int_equal(workload(), 0);
+	const size_t live_before = live_bytes();
+	do {
+		injected_before = probe_injected();
+		(void)hf_trim();
+		probe_settings_default(&settings);
+		settings.deny_commits = true;
+		settings.probability_percent = 100;
+		settings.times = -1;
+		settings.space_bytes = 1 + (uint64_t)rounds * STEP_BYTES;
+		probe_configure(&settings);
+		failed += workload() != 0;
+		probe_settings_default(&settings);
+		probe_configure(&settings);
+		check_books(live_before);
+		rounds++;
+	} while (probe_injected() != injected_before);
+	assert_true(failed > 10);
+	assert_true(failed < rounds);
+}
+
 static void a_failed_request_says_enomem_and_is_not_counted_as_refused(void **state)
 {
 	struct hf_stats before = {.struct_bytes = sizeof before}, after = {.struct_bytes = sizeof after};
@@ -159,6 +218,8 @@ int main(void)
 		.struct_bytes = sizeof config, .budget_bytes = 64 << 20, .ignore_environment = true};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_request_can_fail_and_the_books_balance),
+		cmocka_unit_test(every_commit_can_be_denied_and_the_books_balance),
+		cmocka_unit_test(all_commits_from_any_one_on_can_be_denied),
 		cmocka_unit_test(a_failed_request_says_enomem_and_is_not_counted_as_refused),
 		cmocka_unit_test(another_thread_is_not_made_to_fail),
 	};
