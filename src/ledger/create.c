@@ -61,6 +61,8 @@ int ledger_create(const struct ledger_spec *spec, struct ledger **ledger_out)
 	if (error != 0)
 		return error;
 	error = ledger_join(fd, ledger_out, &why);
+	if (error != 0) /* no /proc: nobody else has this description yet, so the lock may live on it */
+		error = ledger_join_fresh(fd, ledger_out, &why);
 	os_fd_close(fd);
 	return error;
 }
@@ -76,10 +78,12 @@ static int move_to(struct ledger *ledger, int fd)
 	int slot_fd;
 	int error = os_fd_identify(fd, &id);
 
-	if (error == 0)
-		error = os_fd_reopen(fd, &slot_fd);
 	if (error != 0)
 		return error;
+	/* Without /proc, or with no descriptor left, the lock lives on the file's first description. */
+	const bool has_slot_fd = os_fd_reopen(fd, &slot_fd) == 0;
+	if (!has_slot_fd)
+		slot_fd = fd;
 	error = ledger_map(fd, true, &shared);
 	if (error != 0)
 		goto close_slot_fd;
@@ -96,10 +100,11 @@ static int move_to(struct ledger *ledger, int fd)
 		os_fd_close(ledger->fd); /* still open, but of no use to this user */
 	ledger->device = id.device;
 	ledger->inode = id.inode;
-	if (os_fd_duplicate_high(fd, true, &ledger->fd) != 0)
+	if (!has_slot_fd || os_fd_duplicate_high(fd, true, &ledger->fd) != 0)
 		ledger->fd = -1;
 close_slot_fd:
-	os_fd_close(slot_fd);
+	if (has_slot_fd)
+		os_fd_close(slot_fd);
 	return error;
 }
 

@@ -142,6 +142,8 @@ int ledger_raw_clone_child(struct ledger *ledger, uint64_t held_pages)
 		lock_take(&ledger->lock);
 		const int here = ledger_attach_locked(ledger, 0, 0, 0);
 		lock_put(&ledger->lock);
+		if (here != 0)
+			atomic_fetch_add_explicit(&ledger->shared->unattached, 1, memory_order_relaxed);
 		if (here != 0 && error == 0)
 			error = here;
 	}

@@ -21,8 +21,9 @@ struct ledger {
 
 	struct lock lock; /* orders this process's changes: one writer of the slot's record (L3) */
 	/* Under the lock. */
-	int fd;		   /* may have been closed, or replaced, by the program: check before use */
-	uint64_t retry_ns; /* unattached: not before then */
+	int fd;			 /* may have been closed, or replaced, by the program: check before use */
+	uint64_t fetch_after_ns; /* the keeper is not asked before then */
+	uint64_t retry_ns;	 /* unattached: not before then */
 	uint64_t orphan_holding, orphan_lineage, orphan_family; /* unattached: what its slot will say */
 	struct ledger_shared *child_shared;			/* between fork's prepare and parent/child */
 	uint32_t child_slot;

@@ -19,6 +19,8 @@ enum {
 };
 /* An unattached child tries again to get a slot, at most so often. */
 #define RETRY_NS UINT64_C(10000000)
+/* A keeper that did not answer is left alone for so long. */
+#define FETCH_AGAIN_NS UINT64_C(10000000000)
 
 static struct ledger store[ATTACHMENTS_AT_ONCE];
 static _Atomic uint64_t store_taken;
@@ -181,7 +183,12 @@ int ledger_fetch_descriptor(struct ledger *ledger, int *fd_out)
 	ledger_cookie(ledger, cookie);
 	if (socket_name[0] == '\0')
 		return -ECONNREFUSED;
+	/* A keeper that is stopped costs two seconds, with our locks held: not at every fork and every refusal. */
+	if (os_clock_ns() < ledger->fetch_after_ns)
+		return -ETIMEDOUT;
 	int error = ledger_descriptor_via_socket(socket_name, cookie, fd_out);
+	if (error == -ETIMEDOUT)
+		ledger->fetch_after_ns = os_clock_ns() + FETCH_AGAIN_NS;
 	if (error != 0)
 		return error;
 	error = os_fd_identify(*fd_out, &id);
@@ -425,11 +432,13 @@ static bool attached_locked(struct ledger *ledger)
 	ledger->retry_ns = now_ns + RETRY_NS;
 	const int error =
 		ledger_attach_locked(ledger, ledger->orphan_holding, ledger->orphan_lineage, ledger->orphan_family);
-	if (error == -ECONNREFUSED)
-		return ledger_secede_locked(ledger) == 0;
-	if (error != 0)
+	struct ledger_shared *const before = ledger->shared; /* stays mapped where another takes its place */
+	if (error == -ECONNREFUSED && ledger_secede_locked(ledger) != 0)
 		return false;
-	atomic_fetch_sub_explicit(&ledger->shared->unattached, 1, memory_order_relaxed);
+	if (error != 0 && error != -ECONNREFUSED)
+		return false;
+	atomic_fetch_sub_explicit(
+		error == 0 ? &ledger->shared->unattached : &before->unattached, 1, memory_order_relaxed);
 	return true;
 }
 

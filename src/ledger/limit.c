@@ -348,12 +348,16 @@ void limit_refresh(struct ledger *ledger)
 	ledger_look(ledger, &view);
 	if (!view.automatic)
 		return;
-	if (!ledger_take_turn_to_check(ledger, os_clock_ns(), view.keeper_alive ? KEEPER_IS_LATE_NS : REFRESH_NS))
+	if (!ledger_take_turn_to_check(ledger, os_clock_ns(), view.keeper_pid != 0 ? KEEPER_IS_LATE_NS : REFRESH_NS))
 		return;
 	if (!start_measuring())
 		return;
-	if (refresh_state || limit_create(&refresh_state) == 0)
-		apply(refresh_state, ledger, &view, &budget);
+	/* A copy: a vfork's child that comes here takes the turn for its own, and clears what both share. */
+	struct limit *state = refresh_state;
+	if (!state && limit_create(&state) == 0)
+		refresh_state = state;
+	if (state)
+		apply(state, ledger, &view, &budget);
 	/* Release: the state is whole for the next. Pairs with the acquire in start_measuring(). */
 	atomic_store_explicit(&measuring, 0, memory_order_release);
 }

@@ -490,7 +490,10 @@ uint32_t space_find(uint32_t from, uint32_t chunks, uint32_t align, uint32_t res
 		first += pad_to(first, align, residue);
 		if (first <= known && known - first >= chunks)
 			return first;
-		if (index_extend(floor_pages) != 0)
-			return CHUNK_NONE;
+		/* What is added makes the tail longer: no need to look at it before it can be long enough. */
+		do {
+			if (index_extend(floor_pages) != 0)
+				return CHUNK_NONE;
+		} while (chunks_known() < (uint64_t)first + chunks);
 	}
 }

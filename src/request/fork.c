@@ -4,6 +4,10 @@
  *
  * Our handlers are registered before anybody else's, so that prepare runs last and the child's handler first: other
  * libraries' handlers may allocate.
+ *
+ * After our prepare the C library takes its lock of all streams. A thread that has a stream's lock may be waiting for a
+ * lock of ours, and one that flushes all streams has the first and waits for the second. The C library's own malloc is
+ * locked after that lock; so that ours are too, we take it ourselves, before them. It is recursive.
  */
 #include "heap/heap.h"
 #include "ledger/ledger.h"
@@ -13,10 +17,17 @@
 
 #include <pthread.h>
 
+/* The C library's; weak, since it does not promise them. */
+extern void _IO_list_lock(void) __attribute__((weak));
+extern void _IO_list_unlock(void) __attribute__((weak));
+extern void _IO_list_resetlock(void) __attribute__((weak));
+
 static bool library_was_ready; /* under init_lock, from prepare to parent or child */
 
 static void prepare(void)
 {
+	if (_IO_list_lock && _IO_list_unlock && _IO_list_resetlock)
+		_IO_list_lock();
 	lock_take(&init_lock);
 	library_was_ready = init_is_ready();
 	if (!library_was_ready)
@@ -39,6 +50,8 @@ static void parent(void)
 		heap_fork_parent();
 	}
 	lock_put(&init_lock);
+	if (_IO_list_lock && _IO_list_unlock && _IO_list_resetlock)
+		_IO_list_unlock();
 }
 
 static void child(void)
@@ -51,6 +64,8 @@ static void child(void)
 		request_refusals_reset();
 	}
 	lock_reset_after_fork(&init_lock);
+	if (_IO_list_lock && _IO_list_unlock && _IO_list_resetlock)
+		_IO_list_resetlock();
 }
 
 void fork_register(void)

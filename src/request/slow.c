@@ -154,18 +154,22 @@ static HF_COLD void *refuse(const struct request *request)
 static HF_NOINLINE void *reclaim_and_retry(const struct request *request)
 {
 	unsigned rounds_without_progress = 0;
+	uint64_t free_pages_before;
 
 	refresh_limits();
 	struct room room = room_now();
 	uint64_t most_free_pages = room.free_pages;
 	while (!is_hopeless(request, &room)) {
-		(void)request_reclaim();	 /* 4 */
-		void *object = attempt(request); /* 5 */
+		const uint64_t reclaimed_pages = request_reclaim(); /* 4 */
+		void *object = attempt(request);		    /* 5 */
 		if (object)
 			return object;
 		if (request_class(request->how) == HF_NORETRY)
 			break;
+		free_pages_before = room.free_pages;
 		room = room_now();
+		if (reclaimed_pages == 0 && room.free_pages == free_pages_before)
+			break; /* nobody did anything: the rounds to come would be the same */
 		if (room.free_pages > most_free_pages) {
 			most_free_pages = room.free_pages;
 			rounds_without_progress = 0;

@@ -291,7 +291,7 @@ static int an_overflow_by_one_byte(void *context)
 		heap_free(objects[i]);
 	for (size_t i = 0; i < HF_COUNT_OF(objects); i += 2)
 		objects[i][32] = (char)(objects[i][32] ^ 0x15);
-	expect("object%.0s", NULL, "damaged");
+	expect("object%.0s", (const void *)"", "damaged");
 	for (size_t i = 1; i < HF_COUNT_OF(objects); i += 2)
 		(void)heap_case_alloc(32);
 	(void)context;
@@ -307,7 +307,7 @@ static int a_write_after_a_free_elsewhere(void *context)
 		free_elsewhere(objects[i]);
 	for (size_t i = 0; i < HF_COUNT_OF(objects); i++)
 		objects[i][0] = i + 1;
-	expect("object%.0s", NULL, "damaged link in the free object of 32768 bytes");
+	expect("object%.0s", (const void *)"", "damaged link in the free object of 32768 bytes");
 	for (size_t i = 0; i < 2 * HF_COUNT_OF(objects); i++)
 		(void)heap_case_alloc(30000);
 	(void)context;

@@ -35,7 +35,7 @@ static int forked(void *context)
 	pool_fork_prepare();
 	const uint64_t held = pool_held_pages();
 	ledger_fork_prepare(ledger, held);
-	child = fork();
+	child = _Fork();
 	if (child == 0) {
 		struct pool_stats now;
 
@@ -85,11 +85,12 @@ static void a_forked_child_starts_with_nothing_idle(void **state)
 	assert_int_equal(child_check(forked, NULL), 0);
 }
 
+/* _Fork: the handlers that the whole library has registered would take locks before these. */
 static pid_t fork_with_handlers(void)
 {
 	pool_fork_prepare();
 	ledger_fork_prepare(ledger, pool_held_pages());
-	const pid_t child = fork();
+	const pid_t child = _Fork();
 	if (child == 0) {
 		ledger_fork_child(ledger);
 		pool_fork_child();
