@@ -54,17 +54,16 @@ struct search {
 	pid_t pid;
 	bool writable;
 	struct ledger *best; /* NULL: none yet */
-	bool best_has_part;
-	int error; /* why one could not be opened */
+	int error;	     /* why one could not be opened */
 };
 
-static bool is_better(const struct search *search, const struct ledger *ledger, bool has_part)
+static bool is_inside(const struct ledger *ledger, const struct ledger *other, pid_t pid)
 {
-	if (!search->best)
-		return true;
-	if (has_part != search->best_has_part)
+	const bool has_part = has_part_in(ledger, pid);
+
+	if (has_part != has_part_in(other, pid))
 		return has_part;
-	return ledger->shared->created_ns > search->best->shared->created_ns;
+	return ledger->shared->created_ns > other->shared->created_ns;
 }
 
 static int consider_descriptor(long number, void *context)
@@ -72,28 +71,35 @@ static int consider_descriptor(long number, void *context)
 	struct search *search = context;
 	char path[48], target[sizeof LINK_START + 16];
 	struct ledger *ledger;
+	struct os_file_id id;
 	int error, fd;
 
 	(void)snprintf(path, sizeof path, "/proc/%d/fd/%ld", (int)search->pid, number);
 	if (os_read_link(path, target, sizeof target) < 0 || strncmp(target, LINK_START, sizeof LINK_START - 1) != 0)
 		return 0;
 	error = os_open_read(path, &fd);
-	if (error == 0)
-		error = open_view(fd, search->writable, &ledger);
 	if (error) {
 		search->error = error;
 		return 0;
 	}
-	const bool has_part = has_part_in(ledger, search->pid);
-
-	if (!is_better(search, ledger, has_part)) {
+	/* Most have two of one ledger: their own, and what their children inherit. */
+	if (search->best && os_fd_identify(fd, &id) == 0 && id.device == search->best->device &&
+		id.inode == search->best->inode) {
+		os_fd_close(fd);
+		return 0;
+	}
+	error = open_view(fd, search->writable, &ledger);
+	if (error) {
+		search->error = error;
+		return 0;
+	}
+	if (search->best && !is_inside(ledger, search->best, search->pid)) {
 		ledger_leave(ledger);
 		return 0;
 	}
 	if (search->best)
 		ledger_leave(search->best);
 	search->best = ledger;
-	search->best_has_part = has_part;
 	return 0;
 }
 

@@ -11,39 +11,43 @@
 
 typedef unsigned __int128 wide;
 
-/* More digits behind the point than a terabyte has bytes say nothing. */
-enum { FRACTION_DIGITS = 12 };
-
 struct decimal {
 	uint64_t whole;
-	uint64_t fraction, divisor; /* fraction / divisor < 1 */
+	const char *fraction, *fraction_end; /* its digits */
 };
 
 /* "12", "1.5". The text behind it, or NULL. */
 static const char *parse_decimal(const char *text, struct decimal *decimal, int *error_out)
 {
-	int digits = 0;
+	const char *start = text;
 
-	*decimal = (struct decimal){.divisor = 1};
-	for (; *text >= '0' && *text <= '9'; text++, digits++) {
+	*decimal = (struct decimal){.whole = 0};
+	for (; *text >= '0' && *text <= '9'; text++) {
 		if (__builtin_mul_overflow(decimal->whole, 10, &decimal->whole) ||
 			__builtin_add_overflow(decimal->whole, (uint64_t)(*text - '0'), &decimal->whole)) {
 			*error_out = -ERANGE;
 			return NULL;
 		}
 	}
-	if (digits == 0)
+	if (text == start)
 		return NULL;
+	decimal->fraction = decimal->fraction_end = text;
 	if (*text != '.')
 		return text;
-	text++;
-	for (digits = 0; *text >= '0' && *text <= '9'; text++, digits++) {
-		if (digits >= FRACTION_DIGITS)
-			continue;
-		decimal->fraction = decimal->fraction * 10 + (uint64_t)(*text - '0');
-		decimal->divisor *= 10;
-	}
-	return digits ? text : NULL;
+	decimal->fraction = ++text;
+	text += strspn(text, "0123456789");
+	decimal->fraction_end = text;
+	return text > decimal->fraction ? text : NULL;
+}
+
+/* The number times @unit, cut off. Exact: to cut off at each digit, from the last to the first, is to cut off once. */
+static wide decimal_times(const struct decimal *decimal, uint64_t unit)
+{
+	uint64_t part = 0;
+
+	for (const char *at = decimal->fraction_end; at > decimal->fraction; at--)
+		part = (uint64_t)(((wide)unit * (wide)(at[-1] - '0') + part) / 10);
+	return (wide)unit * decimal->whole + part;
 }
 
 /* How many bytes one of it is; 0: no such unit. */
@@ -79,15 +83,16 @@ HF_EXPORT int hf_parse_size(const char *text, size_t *bytes_out)
 	if (!text)
 		return error;
 	if (strcmp(text, "%") == 0) {
-		if (decimal.whole > 100 || (decimal.whole == 100 && decimal.fraction))
+		const size_t zeros = strspn(decimal.fraction, "0");
+
+		if (decimal.whole > 100 || (decimal.whole == 100 && decimal.fraction + zeros < decimal.fraction_end))
 			return -ERANGE;
-		unit = hf_ram_limit_bytes();
-		bytes = ((wide)unit * decimal.whole + (wide)unit * decimal.fraction / decimal.divisor) / 100;
+		bytes = decimal_times(&decimal, hf_ram_limit_bytes()) / 100;
 	} else {
 		unit = unit_of(text);
 		if (unit == 0)
 			return -EINVAL;
-		bytes = (wide)unit * decimal.whole + (wide)unit * decimal.fraction / decimal.divisor;
+		bytes = decimal_times(&decimal, unit);
 	}
 	if (bytes == 0)
 		return -EINVAL; /* would say "auto" */

@@ -42,7 +42,7 @@ cat >"$work/killed" <<'END'
 for i in 1 2 3; do
 	{ echo +50; sleep 5; } | "$1" >"$2/held$i" &
 	until grep -q held "$2/held$i"; do sleep 0.05; done
-	kill -9 "$(pgrep -n -x command_hog)"
+	kill -9 $!
 	sleep 1
 done
 END

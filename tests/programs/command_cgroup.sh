@@ -33,7 +33,7 @@ kills() {
 	sed -n 's/^oom_kill //p' "$group/memory.events" "$group/memory.oom_control" 2>/dev/null
 }
 limit_now() {
-	"$holdfast" stat --prometheus | sed -n "s/^holdfast_limit_bytes{.*name=\"cgroup-$$\"} //p"
+	"$holdfast" stat --prometheus "$(head -n 1 "$group/cgroup.procs")" | sed -n 's/^holdfast_limit_bytes{.*} //p'
 }
 mib=1048576
 
@@ -70,7 +70,7 @@ finish_hog
 [ "$(kills)" = 0 ] || fail "the kernel has killed"
 
 # A changed limit is followed within a second, up and down.
-start_hog in_group "$holdfast" run --ledger "cgroup-$$" -- "$hog"
+start_hog in_group "$holdfast" run -- "$hog"
 say +10
 follows() {
 	now=$(limit_now)

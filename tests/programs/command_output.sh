@@ -9,9 +9,10 @@ say +20
 "$holdfast" ps >"$work/out" 2>"$work/err"
 grep -q "^$name: 2[0-9.]*M committed of 64.0M (as given), peak 2[0-9.]*M, 1 process, 0 refused, keeper $pid$" "$work/out" ||
 	fail "ps: no line of the ledger"
-grep -q "^ *[0-9]* *command_hog *2[0-9.]*M " "$work/out" || fail "ps: no line of the process"
+sed -n "/^$name:/,/^\$/p" "$work/out" >"$work/section" # others may be running
+grep -q "^ *[0-9]* *command_hog *2[0-9.]*M " "$work/section" || fail "ps: no line of the process"
 [ "$(grep -c "^$name:" "$work/out")" = 1 ] || fail "ps lists it twice"
-member=$(sed -n 's/^ *\([0-9]*\) *command_hog .*/\1/p' "$work/out")
+member=$(sed -n 's/^ *\([0-9]*\) *command_hog .*/\1/p' "$work/section")
 
 "$holdfast" stat "$member" >"$work/out"
 grep -q "^ledger $name$" "$work/out" || fail "stat PID"

@@ -60,7 +60,7 @@ wait_until 10 is_state "$child" S || fail "SIGCONT did not continue the program"
 kill -STOP "$child"
 wait_until 10 is_state "$child" T || fail "SIGSTOP"
 sleep 0.3
-is_state $pid S || fail "the keeper stopped with one process"
+! is_state $pid T || fail "the keeper stopped with one process"
 kill -CONT "$child"
 kill -TERM $pid
 status=0

@@ -29,6 +29,8 @@ static void sizes_are_understood(void **state)
 		{"1.000000000000000000001M", 1 << 20},
 		{"auto", 0},
 		{"unlimited", SIZE_MAX},
+		{"0.000000000000000000867361737988403547205962240695953369140625E", 1}, /* 2^-60, to the last digit */
+		{"0.00000000021592512T", 237},
 		{"15.99E", 18435214858663483146ULL},
 	};
 
@@ -44,8 +46,9 @@ static void sizes_are_understood(void **state)
 static void what_is_no_size_is_refused(void **state)
 {
 	static const char *const bad[] = {"", "M", "64X", "64MM", "64 M", " 64M", "64M ", "-1", "+1", "1.", ".5", "1.M",
-		"1..5M", "0x10", "1e3", "0", "0M", "0.0", "0%", "%", "5%%", "automatic", "Auto", "64Mi", "1,5G",
-		"0.1B"};
+		"1..5M", "0x10", "1e3", "0", "0M", "0.0",
+		"0.000000000000000000867361737988403547205962240695953369140624E", "0%", "%", "5%%", "automatic",
+		"Auto", "64Mi", "1,5G", "0.1B"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
