@@ -10,12 +10,15 @@
 SLAB_READS_RACES static uint64_t live_bytes_of(struct slab *slab)
 {
 	const uint64_t word = atomic_load_explicit(&slab->remote, memory_order_relaxed);
-	uint32_t used = slab_cut_count(slab);
+	const uint32_t cut = slab_cut_count(slab);
+	uint32_t used = cut;
 
 	if (slab->state == SLAB_AVAILABLE || slab->state == SLAB_FULL)
-		used = slab_used(slab);
+		used = slab->countdown + slab->rest; /* slab_used(), whose reads would be checked */
 	else
 		used -= slab_estimate_local(slab);
+	if (used > cut)
+		used = cut; /* it has just changed its state */
 	return used > remote_count(word) ? (uint64_t)(used - remote_count(word)) * slab->object_bytes : 0;
 }
 
