@@ -137,7 +137,7 @@ static void every_commit_can_be_denied_and_the_books_balance(void **state)
 /* From a certain commit on all are denied, as at the limit. */
 static void all_commits_from_any_one_on_can_be_denied(void **state)
 {
-	enum { STEP_BYTES = 12 * 1024 };
+	enum { STEP_BYTES = 100 * 1024 };
 	struct probe_settings settings;
 	unsigned failed = 0, rounds = 0;
 	uint64_t injected_before;
