@@ -9,9 +9,7 @@ enum lock_rank {
 	LOCK_RANK_NONE,
 	LOCK_RANK_INIT,	  /* start-up and configuration */
 	LOCK_RANK_HEAPS,  /* the list of thread heaps and orphans */
-	LOCK_RANK_CACHE,  /* one object cache */
 	LOCK_RANK_POOL,	  /* this process's pool */
-	LOCK_RANK_META,	  /* the metadata allocator */
 	LOCK_RANK_LEDGER, /* this process's side of the ledger */
 	LOCK_RANK_PROBE,  /* fault-injection settings */
 	LOCK_RANK_COUNT

@@ -78,7 +78,7 @@ HF_MUST_USE int os_map_shared(int fd, size_t bytes, bool writable, void **memory
 /* An open-file-description lock on one byte: it lives as long as any file descriptor or *mapping*
  * of that description does, in any process. -EAGAIN: somebody else has it. */
 HF_MUST_USE int os_lock_byte(int fd, uint64_t offset);
-void os_unlock_byte(int fd, uint64_t offset); /* lets go of what os_lock_byte() on this description got */
+void os_unlock_byte(int fd, uint64_t offset);	       /* lets go of what os_lock_byte() on this description got */
 HF_MUST_USE int os_lock_test(int fd, uint64_t offset); /* 1 held by another description, 0 free, -errno */
 /* At most @bytes - 1 of a small file, ended by NUL. The number read. */
 HF_MUST_USE ssize_t os_read_small(const char *path, char *text, size_t bytes);
