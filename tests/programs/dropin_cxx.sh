@@ -1,5 +1,6 @@
 #!/bin/sh
 # C++ over the drop-in: static constructors, exceptions, thread-local destructors, atexit, dlopen and dlclose of a C++ library.
+# shellcheck source=tests/programs/dropin_lib.sh
 . "$(dirname "$0")/dropin_lib.sh"
 skip_without g++
 

@@ -1,7 +1,7 @@
+# shellcheck shell=sh
 # For the tests of the drop-in. HOLDFAST_BUILD is the build directory; $work is removed at the end.
 set -eu
 build=${HOLDFAST_BUILD:?the build directory}
-here=$(cd "$(dirname "$0")" && pwd)
 preload=$build/libholdfast-malloc.so
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

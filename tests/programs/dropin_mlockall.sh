@@ -1,5 +1,6 @@
 #!/bin/sh
 # mlockall() by a user who may lock 8 MiB, the kernel's default: as without Holdfast.
+# shellcheck source=tests/programs/dropin_lib.sh
 . "$(dirname "$0")/dropin_lib.sh"
 skip_without setpriv prlimit
 [ "$(id -u)" = 0 ] || {

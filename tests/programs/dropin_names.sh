@@ -1,5 +1,6 @@
 #!/bin/sh
 # The drop-in exports the C library's names and nothing else; libholdfast.so exports hf_* and nothing else.
+# shellcheck source=tests/programs/dropin_lib.sh
 . "$(dirname "$0")/dropin_lib.sh"
 skip_without nm
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # dropin_programs.sh NAME: a real, unmodified program over the drop-in does what it does without.
+# shellcheck source=tests/programs/dropin_lib.sh
 . "$(dirname "$0")/dropin_lib.sh"
 
 case $1 in

@@ -1,5 +1,6 @@
 #!/bin/sh
 # A setuid program ignores the caller's environment: the budget and its misspelling, and the preloading itself.
+# shellcheck source=tests/programs/dropin_lib.sh
 . "$(dirname "$0")/dropin_lib.sh"
 skip_without setpriv
 [ "$(id -u)" = 0 ] || {

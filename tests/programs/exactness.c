@@ -333,6 +333,8 @@ static struct count count_pages(void)
 	struct count count = {0, 0, 0};
 	size_t distinct = 0;
 
+	if (page_count == 0)
+		return count;
 	qsort(pages, page_count, sizeof *pages, by_frame);
 	for (size_t i = 0; i < page_count; i++) {
 		if (distinct > 0 && pages[distinct - 1].frame == pages[i].frame)
@@ -519,7 +521,8 @@ static bool is_balanced(struct ledger *ledger)
 
 static int monitor(const char *mode, unsigned seconds)
 {
-	const uint32_t first_seed = getenv("SEED") ? (uint32_t)strtoul(getenv("SEED"), NULL, 10) : (uint32_t)time(NULL);
+	const char *given = getenv("SEED");
+	const uint32_t first_seed = given ? (uint32_t)strtoul(given, NULL, 10) : (uint32_t)time(NULL);
 	struct ledger *ledger = make_ledger();
 	struct result result = {0};
 	const time_t end = time(NULL) + (time_t)seconds;
