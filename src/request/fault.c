@@ -8,15 +8,35 @@
 #include "probe/probe.h"
 #include "request/request.h"
 
+#include <pthread.h>
+
 void fault_watch_locked(void)
 {
 	heap_set_watched(probe_is_armed());
+}
+
+/* A thread may end with a failure still to come: the others' fast paths must not miss for ever because of it. */
+static pthread_key_t end_key;
+static pthread_once_t end_key_once = PTHREAD_ONCE_INIT;
+static bool end_key_works;
+
+static void thread_ends(void *unused)
+{
+	(void)unused;
+	hf_fault_off();
+}
+
+static void make_end_key(void)
+{
+	end_key_works = pthread_key_create(&end_key, thread_ends) == 0;
 }
 
 HF_EXPORT void hf_fault_fail_nth(unsigned n)
 {
 	if (!init_ensure())
 		return;
+	if (n != 0 && pthread_once(&end_key_once, make_end_key) == 0 && end_key_works)
+		(void)pthread_setspecific(end_key, &end_key); /* may ask for memory: before it counts */
 	/* The lock: of two threads, one arming and one disarming, the later one's look at probe_armed decides. */
 	lock_take(&init_lock);
 	if (n == 0)

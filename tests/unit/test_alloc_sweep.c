@@ -212,6 +212,23 @@ static void another_thread_is_not_made_to_fail(void **state)
 	hf_fault_off();
 }
 
+static void *arm_and_end(void *unused)
+{
+	hf_fault_fail_nth(1000);
+	return unused;
+}
+
+static void a_thread_that_ends_armed_leaves_nothing_armed(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	assert_false(probe_is_armed());
+	assert_int_equal(pthread_create(&thread, NULL, arm_and_end, NULL), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_false(probe_is_armed());
+}
+
 int main(void)
 {
 	const struct hf_config config = {
@@ -222,6 +239,7 @@ int main(void)
 		cmocka_unit_test(all_commits_from_any_one_on_can_be_denied),
 		cmocka_unit_test(a_failed_request_says_enomem_and_is_not_counted_as_refused),
 		cmocka_unit_test(another_thread_is_not_made_to_fail),
+		cmocka_unit_test(a_thread_that_ends_armed_leaves_nothing_armed),
 	};
 
 	if (hf_init(&config) != 0)
