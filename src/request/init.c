@@ -13,6 +13,7 @@
 #include "ledger/limit.h"
 #include "os/os.h"
 #include "pool/pool.h"
+#include "probe/probe.h"
 #include "request/request.h"
 
 #include <errno.h>
@@ -132,27 +133,45 @@ static int find_ledger(const struct knobs *knobs, bool use_environment, struct l
 	return error;
 }
 
-/* Under init_lock. 0 or -errno; a message has been written for all but -ENOMEM and -EMFILE. */
+/* The ledger and the pool: what they commit is not a request, and is not made to fail. */
+static int start_pool(const struct knobs *knobs, bool use_environment)
+{
+	uintptr_t heap_low, heap_high;
+	struct ledger *ledger;
+
+	probe_benign_enter();
+	int error = find_ledger(knobs, use_environment, &ledger);
+	if (error)
+		goto leave;
+	error = pool_init(ledger);
+	if (error) {
+		ledger_leave(ledger);
+		goto leave;
+	}
+	pool_extent(&heap_low, &heap_high);
+	ledger_publish_heap(ledger, heap_low, heap_high);
+leave:
+	probe_benign_leave();
+	return error;
+}
+
+/* Under init_lock. 0 or -errno; a message has been written for all but -ENOMEM and -EMFILE. A failed one leaves nothing
+ * behind. */
 static int start(const struct hf_config *config)
 {
 	const bool use_environment = !os_is_secure_execution() && !(config && config->ignore_environment);
 	struct knobs knobs = {.has_budget = false};
-	struct ledger *ledger;
-	uintptr_t heap_low, heap_high;
 	int error = gather_knobs(config, use_environment, &knobs);
 
-	if (error)
-		return error;
-	error = find_ledger(&knobs, use_environment, &ledger);
-	if (error)
-		return error;
-	error = pool_init(ledger);
+	if (error == 0)
+		error = start_pool(&knobs, use_environment);
 	if (error) {
-		ledger_leave(ledger);
+		struct probe_settings off;
+
+		probe_settings_default(&off);
+		probe_configure(&off);
 		return error;
 	}
-	pool_extent(&heap_low, &heap_high);
-	ledger_publish_heap(ledger, heap_low, heap_high);
 	fault_watch_locked();
 	/* Release: pairs with init_is_ready(). */
 	atomic_store_explicit(&init_stage, INIT_READY, memory_order_release);

@@ -146,8 +146,9 @@ static int child_init_alone(void)
 
 static int child_init_badly(void)
 {
-	struct hf_config config = {
-		.struct_bytes = sizeof config, .knobs = "fail.nonsense=1", .ignore_environment = true};
+	struct hf_config config = {.struct_bytes = sizeof config,
+		.knobs = "fail.probability=100,fail.times=-1,fail.nonsense=1",
+		.ignore_environment = true};
 
 	if (hf_init(&config) != -EINVAL)
 		return CHILD_WRONG;
@@ -315,6 +316,9 @@ static void fault_injection_can_be_set_from_the_environment(void **state)
 	assert_int_equal(run("allocate", "budget=64M,fail.probability=100,fail.size=5000-6000").status, CHILD_OK);
 	assert_int_equal(run("allocate", "budget=64M,fail.probability=100,fail.size=100").status, CHILD_NO_MEMORY);
 	assert_int_equal(run("allocate", "budget=64M,fail.probability=100,fail.class=atomic").status, CHILD_OK);
+	/* Start-up itself commits too, and is not what is to be tested. */
+	assert_int_equal(run("allocate", "budget=64M,fail.probability=100,fail.times=-1,fail.commits=1").status,
+		CHILD_NO_MEMORY);
 }
 
 static void hf_init_works_once_and_only_before_the_first_allocation(void **state)
