@@ -140,7 +140,6 @@ static void gather(const struct slab *slab, const void *head, struct object_set 
 uint32_t slab_rebuild(struct slab *slab)
 {
 	struct object_set certain;
-	uint64_t word = atomic_load_explicit(&slab->remote, memory_order_relaxed);
 	uint32_t count = 0;
 
 	memset(&certain, 0, sizeof certain);
@@ -148,7 +147,8 @@ uint32_t slab_rebuild(struct slab *slab)
 	/* What is about to be queued by a thread of this process stays as it is, and comes with the queue. */
 	if (slab_is_loose(slab)) {
 		/* Acquire: pairs with slab_push_remote(), of threads of this process. */
-		word = atomic_exchange_explicit(&slab->remote, remote_make(REMOTE_END, 0, 0), memory_order_acquire);
+		const uint64_t word =
+			atomic_exchange_explicit(&slab->remote, remote_make(REMOTE_END, 0, 0), memory_order_acquire);
 		if ((word & 0xffff) != REMOTE_END)
 			gather(slab, slab_base(slab) + (word & 0xffff), &certain);
 	}

@@ -135,12 +135,12 @@ int table_map_group(uint32_t group)
 	if (block_flags(first) & BLOCK_TABLES_MAPPED)
 		return 0;
 	if (pool.placed)
-		error = space_map_plain((uintptr_t)tables, GROUP_BLOCKS * TABLE_BYTES);
+		error = space_map_plain((uintptr_t)tables, (size_t)GROUP_BLOCKS * TABLE_BYTES);
 	if (error)
 		return error;
-	if (os_space_show(tables, GROUP_BLOCKS * TABLE_BYTES) != 0) {
+	if (os_space_show(tables, (size_t)GROUP_BLOCKS * TABLE_BYTES) != 0) {
 		if (pool.placed)
-			os_unmap(tables, GROUP_BLOCKS * TABLE_BYTES);
+			os_unmap(tables, (size_t)GROUP_BLOCKS * TABLE_BYTES);
 		return -ENOMEM;
 	}
 	block_set(first, BLOCK_TABLES_MAPPED);
