@@ -114,7 +114,7 @@ static void a_taken_lock_is_not_had_by_trying(void **state)
 	struct lock lock;
 
 	(void)state;
-	lock_init(&lock, LOCK_RANK_META);
+	lock_init(&lock, LOCK_RANK_LEDGER);
 	lock_take(&lock);
 	assert_int_equal(lock.state, 1);
 	assert_true(lock_is_mine(&lock));
