@@ -29,7 +29,7 @@ void *heap_alloc_fast(size_t bytes);
 HF_MUST_USE void *heap_alloc(size_t bytes, size_t align_bytes, bool zero, uint64_t floor_pages);
 /* NULL is nothing. Foreign, interior and doubly freed pointers end the program with a message. errno is left alone. */
 void heap_free(void *object);
-/* In place if possible (0), else -ENOSPC: move it. -ENOMEM: the pool said no. */
+/* In place if possible (0), else -ENOSPC: move it, or, if it is to be smaller, leave it. -ENOMEM: the pool said no. */
 HF_MUST_USE int heap_resize(void *object, size_t bytes, uint64_t floor_pages);
 /* Moves a large object's pages to a larger run; NULL: not possible, copy. */
 HF_MUST_USE void *heap_move(void *object, size_t bytes, uint64_t floor_pages);

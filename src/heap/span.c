@@ -67,9 +67,13 @@ int span_resize(struct chunk *chunk, size_t bytes, uint64_t floor_pages)
 	if (bytes <= HEAP_SLAB_MAX_BYTES)
 		return -ENOSPC;
 	const int error = pool_span_resize(chunk, bytes, floor_pages);
-	if (error == 0)
-		count(0, pool_span_bytes(chunk) - before_bytes);
-	return error == -EBUSY ? -ENOSPC : error;
+	if (error != 0)
+		return error == -EBUSY ? -ENOSPC : error;
+
+	const uint64_t after_bytes = pool_span_bytes(chunk);
+	count(0, after_bytes - before_bytes);
+	/* Huge pages go back whole only: what is left may be so much more than is needed that a copy is worth it. */
+	return after_bytes > bytes && after_bytes / 2 > bytes ? -ENOSPC : 0;
 }
 
 void *span_move(struct chunk *chunk, size_t bytes, uint64_t floor_pages)

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { SLOTS = 2000, STEPS = 40000, SEEDS = 3, LIMIT_PAGES = 1 << 14 };
+enum { SLOTS = 2000, STEPS = 20000, SEEDS = 3, LIMIT_PAGES = 1 << 14 };
 
 struct slot {
 	unsigned char *object;

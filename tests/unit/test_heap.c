@@ -298,8 +298,11 @@ static void large_objects_grow_in_place_or_move_with_their_contents(void **state
 		pattern_write(object, more, 1);
 		bytes = more;
 	}
-	assert_int_equal(heap_resize(object, 70000, 0), 0);
-	assert_true(heap_usable(object) < 80000);
+	/* To the page; or, where it has huge pages, by whole ones, and then a copy is better. */
+	if (heap_resize(object, 70000, 0) == 0)
+		assert_true(heap_usable(object) < 80000);
+	else
+		assert_true(heap_usable(object) <= BLOCK_BYTES);
 	assert_true(pattern_holds(object, 70000, 1));
 	assert_int_equal(heap_resize(object, 100, 0), -ENOSPC);
 	heap_free(object);
