@@ -79,6 +79,7 @@ void pool_set_strict(void)
 {
 	lock_take(&pool.lock);
 	pool.strict = true;
+	pool.huge = false;
 	for (uint32_t i = 0; i < groups_known() * GROUP_BLOCKS; i++) {
 		if (!(block_flags(block_at(i)) & BLOCK_OPEN))
 			continue;
@@ -138,6 +139,18 @@ static void check_chunk(const struct block *block, uint32_t index, struct sums *
 	sums->pages += (uint64_t)__builtin_popcount(chunk_mask(index));
 }
 
+/* All of the block is one span's, which begins with a block. */
+static void check_huge(uint32_t block)
+{
+	const uint32_t index = block * BLOCK_CHUNKS;
+	const bool is_body = block_flags(block_at(block)) & BLOCK_BODY;
+	const uint32_t head = is_body ? block_at(block)->span_head : index;
+
+	HF_VERIFY(huge_is(head));
+	HF_VERIFY_OP(chunk_at(head)->state, ==, CHUNK_SPAN);
+	HF_VERIFY_OP(span_pages(chunk_at(head)), >=, (uint64_t)(index - head) * CHUNK_PAGES + BLOCK_PAGES);
+}
+
 static void check_block(uint32_t index, struct sums *sums)
 {
 	const struct block *block = block_at(index);
@@ -157,6 +170,8 @@ static void check_block(uint32_t index, struct sums *sums)
 		HF_VERIFY_OP(block->idle, ==, 0);
 		HF_VERIFY_OP(block->free, ==, (flags & (BLOCK_TAKEN | BLOCK_BODY)) ? 0 : UINT32_MAX);
 	}
+	if (flags & BLOCK_HUGE)
+		check_huge(index);
 	if (!(flags & BLOCK_BODY))
 		return;
 	HF_VERIFY_OP(block->free, ==, 0);

@@ -19,6 +19,7 @@ int pool_init(struct ledger *ledger)
 	pool.ledger = ledger;
 	pool.strict = os_overcommit_mode() == 2 || os_locks_new_memory();
 	limit_look();
+	huge_init();
 	error = window_place();
 	if (error == 0)
 		ledger_publish_heap(ledger, pool.low, pool.high);

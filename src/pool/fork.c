@@ -27,6 +27,7 @@ void pool_fork_prepare(void)
 
 	lock_take(&pool.lock);
 	pool.wipe_failed = false;
+	huge_end();
 	while (index_next_idle_run(first + chunks, &first, &chunks))
 		if (advise_run(first, chunks, OS_WIPE_ON_FORK) != 0)
 			pool.wipe_failed = true;

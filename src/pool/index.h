@@ -28,6 +28,7 @@ enum block_flag {
 	BLOCK_BODY = 8,	  /* all its chunks are inside the span at span_head, which begins in another block */
 	BLOCK_TAKEN = 16, /* found occupied by somebody else: never ours */
 	BLOCK_ODD = 32,	  /* holds a mapping that was moved here and merges with no other: replaced when it is empty */
+	BLOCK_HUGE = 128, /* all of it is one span's and may be one huge page: given back only whole */
 	BLOCK_TABLES_MAPPED = 64, /* on a group's first block: address space for the group's descriptors is mapped */
 };
 

@@ -58,6 +58,8 @@ struct pool {
 	uint32_t changes;	   /* debug: when to check all */
 	bool strict;		   /* nothing uncommitted is accessible */
 	_Atomic bool canary_works; /* also read without the lock */
+	bool huge;		   /* large spans may have huge pages: not strict, and never forked */
+	uint64_t huge_from_pages;  /* once so much is committed */
 	bool wipe_failed;	   /* during a fork: the child must discard idle chunks itself */
 	struct lock lock;
 };
@@ -86,7 +88,9 @@ static inline void *page_address(uint64_t page)
 /* The mask of the first @pages pages of a chunk; all of it for more. */
 static inline uint16_t mask_of_first(uint64_t pages)
 {
-	return pages < CHUNK_PAGES ? (uint16_t)((1U << pages) - 1) : (uint16_t)MASK_FULL;
+	if (pages >= CHUNK_PAGES)
+		return MASK_FULL;
+	return (uint16_t)((1U << pages) - 1);
 }
 
 static inline uint32_t least(uint32_t a, uint32_t b)
@@ -156,6 +160,23 @@ void limit_look(void);
 /* Room for @wanted more idle chunks; makes some where that is cheap. */
 uint32_t idle_room(uint32_t wanted);
 uint64_t trim_locked(uint64_t keep_chunks);
+
+/* ---- huge.c: huge pages for large spans; pages are counted from the span's start ---- */
+
+void huge_init(void);
+/* Is the span that begins here allowed to have huge pages? */
+bool huge_is(uint32_t first);
+/* Pages [from_pages, pages) of this span are new, and may be huge. */
+void huge_allow(uint32_t first, uint64_t from_pages, uint64_t pages);
+/* Where a span can be cut that should be cut at @pages. */
+uint64_t huge_cut(uint32_t first, uint64_t old_pages, uint64_t pages);
+/* space_give_back() for [from_pages, pages), the end of such a span. */
+HF_MUST_USE bool huge_give_back(uint32_t first, uint64_t from_pages, uint64_t pages);
+/* It has come here by a move; it is not there any more. */
+void huge_mark(uint32_t first, uint64_t from_pages, uint64_t pages);
+void huge_clear(uint32_t first, uint64_t pages);
+/* Split what there is, and make no more. */
+void huge_end(void);
 
 /* ---- chunk.c, span.c ---- */
 

@@ -17,6 +17,7 @@
 struct move {
 	uint32_t from, from_chunks, to, to_chunks;
 	uint64_t from_pages, to_pages;
+	bool huge;
 };
 
 static uint64_t first_page(uint32_t chunk)
@@ -80,6 +81,12 @@ static uint64_t skip_pages(const struct move *move)
 	return pool.strict ? move->from_pages : 0;
 }
 
+/* Huge pages go back by whole blocks only. */
+static bool can_copy(const struct move *move)
+{
+	return !pool.strict && (!move->huge || move->to_pages - move->from_pages >= BLOCK_PAGES);
+}
+
 /* 0, or -ENOMEM: nothing has changed. */
 static int move_pages(const struct move *move)
 {
@@ -88,19 +95,27 @@ static int move_pages(const struct move *move)
 
 	if (os_move(from, move->from_pages << OS_PAGE_SHIFT, to) == 0) {
 		mark_odd(move->to, move->from_pages);
+		if (move->huge) {
+			huge_clear(move->from, move->from_pages);
+			huge_mark(move->to, 0, move->from_pages);
+		}
 		forget_old_run(move);
 		space_restore(first_page(move->from), move->from_pages);
 		space_tidy(move->from, move->from_chunks);
 		return 0;
 	}
 	const bool hole = target_is_hole(move);
-	if (pool.strict || (hole && !target_refill(move))) {
+	if (!can_copy(move) || (hole && !target_refill(move))) {
 		run_unclaim(move->to, move->to_chunks, skip_pages(move), move->to_pages);
 		if (hole)
 			space_restore(first_page(move->to), move->from_pages);
 		return -ENOMEM;
 	}
-	const bool all_back = copy_pages(move);
+	bool all_back = copy_pages(move);
+	if (move->huge) /* its mapping must not be left as it is */
+		all_back = huge_give_back(move->from, 0, move->from_pages) && all_back;
+	if (move->huge)
+		huge_clear(move->from, move->from_pages);
 	forget_old_run(move);
 	if (all_back)
 		space_tidy(move->from, move->from_chunks);
@@ -109,13 +124,17 @@ static int move_pages(const struct move *move)
 	return 0;
 }
 
-/* A run that is like the old one within its block: then the kernel moves whole page tables. */
+/*
+ * A run that is like the old one within its block: then the kernel moves whole page tables. What was less than a block
+ * and will be more begins with one from now on.
+ */
 static int claim_target(struct move *move, uint64_t floor_pages)
 {
-	int error = run_claim(move->to_chunks, BLOCK_CHUNKS, move->from % BLOCK_CHUNKS, skip_pages(move),
+	const bool grows_up = move->from_pages < BLOCK_PAGES && move->to_pages >= BLOCK_PAGES;
+	int error = run_claim(move->to_chunks, BLOCK_CHUNKS, grows_up ? 0 : move->from % BLOCK_CHUNKS, skip_pages(move),
 		move->to_pages, floor_pages, &move->to);
 
-	if (error != 0)
+	if (error != 0 && !move->huge) /* a huge page must lie as it lay */
 		error = run_claim(move->to_chunks, 1, 0, skip_pages(move), move->to_pages, floor_pages, &move->to);
 	return error;
 }
@@ -129,6 +148,7 @@ static struct chunk *move_locked(struct chunk *old, uint64_t pages, uint64_t flo
 		.from = chunk_index(old),
 		.from_chunks = old->span_chunks,
 		.from_pages = span_pages(old),
+		.huge = huge_is(chunk_index(old)),
 		.to_pages = pages,
 		.to_chunks = (uint32_t)((pages + CHUNK_PAGES - 1) / CHUNK_PAGES),
 	};
@@ -146,6 +166,7 @@ static struct chunk *move_locked(struct chunk *old, uint64_t pages, uint64_t flo
 	span_label(move.to, move.to_chunks, pages, epoch);
 	memcpy(first->heap_words, heap_words, sizeof heap_words);
 	first->is_zero = is_zero;
+	huge_allow(move.to, move.from_pages, pages);
 	return first;
 }
 

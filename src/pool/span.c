@@ -146,6 +146,7 @@ static struct chunk *take_new_run(uint32_t chunks, uint32_t align, uint64_t page
 	}
 	span_label(first, chunks, pages, ledger_epoch(pool.ledger));
 	chunk_at(first)->is_zero = true;
+	huge_allow(first, 0, pages);
 	return chunk_at(first);
 }
 
@@ -173,12 +174,21 @@ struct chunk *pool_span_take(size_t bytes, size_t align_bytes, uint64_t floor_pa
 
 /* ---- put ---- */
 
+static bool give_back_from(const struct chunk *first, uint64_t pages)
+{
+	const uint32_t index = chunk_index(first);
+
+	if (huge_is(index))
+		return huge_give_back(index, pages, span_pages(first));
+	return space_give_back((uint64_t)index * CHUNK_PAGES + pages, span_pages(first) - pages);
+}
+
 bool span_release(struct chunk *first)
 {
 	const uint32_t index = chunk_index(first);
 	const uint32_t chunks = first->span_chunks;
 
-	if (!space_give_back((uint64_t)index * CHUNK_PAGES, span_pages(first)))
+	if (!give_back_from(first, 0))
 		return false;
 	pages_uncommit(span_pages(first), first->epoch);
 	span_unlabel(index, chunks);
@@ -223,8 +233,10 @@ void pool_span_put(struct chunk *first)
 	const uint32_t in_block = BLOCK_CHUNKS - chunk_index(first) % BLOCK_CHUNKS;
 	uint32_t keep = whole < in_block ? (uint32_t)whole : in_block;
 
+	if (keep != 0 && (huge_is(chunk_index(first)) || !ledger_epoch_is_open(pool.ledger, first->epoch)))
+		keep = 0;
 	if (keep != 0)
-		keep = ledger_epoch_is_open(pool.ledger, first->epoch) ? idle_room(keep) : 0;
+		keep = idle_room(keep);
 	if (keep != 0)
 		release_but(first, keep);
 	else if (!span_release(first))
@@ -252,10 +264,12 @@ static void shrink_locked(struct chunk *first, uint64_t pages)
 {
 	const uint32_t index = chunk_index(first);
 	const uint32_t before = first->span_chunks;
-	const uint64_t freed = span_pages(first) - pages;
+	uint64_t freed;
 
-	if (!space_give_back((uint64_t)index * CHUNK_PAGES + pages, freed))
+	pages = huge_cut(index, span_pages(first), pages);
+	if (pages >= span_pages(first) || !give_back_from(first, pages))
 		return;
+	freed = span_pages(first) - pages;
 	pages_uncommit(freed, first->epoch);
 	set_pages(first, pages);
 	const uint32_t chunks = cut_at(first, chunks_of(pages));
@@ -343,6 +357,7 @@ static int grow_locked(struct chunk *first, uint64_t pages, uint64_t floor_pages
 	first->span_chunks = chunks;
 	first->epoch = ledger_epoch(pool.ledger); /* open: nobody else holds the older pages */
 	set_pages(first, pages);
+	huge_allow(index, before, pages);
 	return 0;
 
 uncommit:

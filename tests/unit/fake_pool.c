@@ -249,6 +249,7 @@ static int run_scene(void *context)
 		os_fake_fail_off(fault->call);
 		return pool_init(ledger) == 0 ? result : 1;
 	}
+	pool.huge_from_pages = 0; /* huge pages from the first span on */
 	slabs();
 	spans();
 	if (fault->copies)

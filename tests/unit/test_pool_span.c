@@ -1,4 +1,5 @@
-/* Spans: aligned, resized, moved, found; and address space that is not ours. */
+/* Spans: aligned, resized, moved, found; address space that is not ours; huge pages. */
+#include "os/os.h"
 #include "support/pool.h"
 
 #include <setjmp.h>
@@ -52,10 +53,10 @@ static int in_place(void *context)
 	char *memory = chunk_address(span);
 
 	memset(memory, 1, 3 * BLOCK_BYTES);
-	CHECK(pool_span_resize(span, 9 * BLOCK_BYTES + PAGE, 0) == 0);
+	CHECK(pool_span_resize(span, 6 * BLOCK_BYTES + PAGE, 0) == 0);
 	CHECK(memory[3 * BLOCK_BYTES - 1] == 1);
 	CHECK(memory[3 * BLOCK_BYTES] == 0);
-	memset(memory, 1, 9 * BLOCK_BYTES + PAGE);
+	memset(memory, 1, 6 * BLOCK_BYTES + PAGE);
 	CHECK(pool_span_resize(span, BLOCK_BYTES / 2 + 1, 0) == 0);
 	CHECK(pool_span_bytes(span) == BLOCK_BYTES / 2 + PAGE);
 	CHECK(pool_span_resize(span, BLOCK_BYTES, 0) == 0);
@@ -202,6 +203,76 @@ static void little_address_space_is_mapped(void **state)
 	assert_int_equal(child_check(little_is_mapped, NULL), 0);
 }
 
+/* ---- huge pages ---- */
+
+static uint64_t huge_pages(void)
+{
+	uintptr_t low, high;
+
+	pool_extent(&low, &high);
+	return resident_figure("AnonHugePages:", low, high);
+}
+
+enum { NO_HUGE_PAGES = 77 };
+
+static int huge(void *context)
+{
+	bool zero;
+
+	(void)context;
+	start(64 << 10);
+	struct chunk *small = pool_span_take(3 * BLOCK_BYTES, 0, 0, &zero);
+	memset(chunk_address(small), 1, 3 * BLOCK_BYTES);
+	CHECK(huge_pages() == 0); /* a process that holds little stays exact to the page */
+	struct chunk *span = pool_span_take(10 * BLOCK_BYTES + 7 * PAGE, 0, 0, &zero);
+	for (size_t i = 0; i < 10 * BLOCK_BYTES + 7 * PAGE; i += BLOCK_BYTES / 2)
+		((char *)chunk_address(span))[i] = 2;
+	CHECK(resident() <= stats().committed_pages);
+	if (huge_pages() == 0)
+		return NO_HUGE_PAGES;
+	CHECK(huge_pages() == 10 * BLOCK_BYTES / PAGE);
+	/* Cut inside a block: that block stays, since of half of it the kernel would keep the whole charge. */
+	CHECK(pool_span_resize(span, 4 * BLOCK_BYTES + 5 * PAGE, 0) == 0);
+	CHECK(pool_span_bytes(span) == 5 * BLOCK_BYTES);
+	CHECK(huge_pages() == 5 * BLOCK_BYTES / PAGE);
+	CHECK(resident() <= stats().committed_pages);
+	CHECK(pool_span_resize(span, 7 * BLOCK_BYTES + PAGE, 0) == 0);
+	CHECK(((char *)chunk_address(span))[9 * (BLOCK_BYTES / 2)] == 2);
+	CHECK(((char *)chunk_address(span))[5 * BLOCK_BYTES] == 0);
+	CHECK(resident() <= stats().committed_pages);
+	span = pool_span_move(span, 12 * BLOCK_BYTES, 0);
+	CHECK(span != NULL);
+	CHECK(huge_pages() >= 5 * BLOCK_BYTES / PAGE); /* they came along */
+	CHECK(((char *)chunk_address(span))[9 * (BLOCK_BYTES / 2)] == 2);
+	CHECK(resident() <= stats().committed_pages);
+	pool_fork_prepare();
+	pool_fork_parent(-1);
+	CHECK(huge_pages() == 0); /* split: a child may share them now */
+	CHECK(((char *)chunk_address(span))[9 * (BLOCK_BYTES / 2)] == 2);
+	pool_span_put(span);
+	CHECK(resident() <= stats().committed_pages);
+	span = pool_span_take(10 * BLOCK_BYTES, 0, 0, &zero);
+	memset(chunk_address(span), 1, 10 * BLOCK_BYTES);
+	CHECK(huge_pages() == 0);
+	pool_span_put(span);
+	pool_span_put(small);
+	CHECK(resident() <= stats().committed_pages);
+	return 0;
+}
+
+static void large_spans_have_huge_pages_and_give_them_back_whole(void **state)
+{
+	int status;
+
+	(void)state;
+	if (os_thp_mode() == 0)
+		skip(); /* the system has them switched off */
+	status = child_check(huge, NULL);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == NO_HUGE_PAGES)
+		skip(); /* the system has none free */
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -211,6 +282,7 @@ int main(void)
 		cmocka_unit_test(an_address_inside_a_span_finds_it),
 		cmocka_unit_test(memory_of_others_in_the_window_is_left_alone),
 		cmocka_unit_test(little_address_space_is_mapped),
+		cmocka_unit_test(large_spans_have_huge_pages_and_give_them_back_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
