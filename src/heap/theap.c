@@ -182,17 +182,22 @@ static uint32_t share_of(const struct slab *slab, uint32_t share)
 	return objects > 0 ? objects : 1;
 }
 
-/* With @least free objects it is of use. */
+/*
+ * With @least free objects it is of use. One that is armed as FULL may be gone at once: others free its objects, and
+ * theap_take_from_queues() gives it back.
+ */
 static void place(struct theap *theap, struct slab *slab, uint32_t used, uint32_t least)
 {
+	bool is_of_use;
+
 	for (;;) {
 		const uint32_t local = slab_cut_count(slab) - used;
-		const bool is_of_use = local >= least || slab_cut_count(slab) < slab->cut_limit;
 
 		if (used == 0 && slab_is_loose(slab)) {
 			retire(theap, slab);
 			return;
 		}
+		is_of_use = local >= least || slab_cut_count(slab) < slab->cut_limit;
 		slab->state = is_of_use ? SLAB_AVAILABLE : SLAB_FULL;
 		slab->countdown = is_of_use ? used : least - local;
 		slab->rest = used - slab->countdown; /* keeps S3 */
@@ -201,7 +206,7 @@ static void place(struct theap *theap, struct slab *slab, uint32_t used, uint32_
 			break;
 		used -= slab_collect(slab, false);
 	}
-	if (slab->state == SLAB_AVAILABLE)
+	if (is_of_use)
 		theap_add_available(theap, slab);
 }
 

@@ -64,7 +64,7 @@ static void *produce(void *context)
 
 	for (int round = 0; round < ROUNDS; round++)
 		for (size_t i = 0; i < BATCH; i++) {
-			uint64_t *const object = heap_case_alloc(OBJECT_BYTES << random_below(&random, 4));
+			uint64_t *const object = heap_case_alloc((size_t)OBJECT_BYTES << random_below(&random, 4));
 
 			object[0] = (uint64_t)(uintptr_t)object;
 			object[7] = ~object[0];
