@@ -58,7 +58,8 @@ void ledger_leave(struct ledger *ledger);
 /*
  * Commit @pages more to this process, or none of them.
  * Returns 0, or -ENOMEM if that would leave less than @floor_pages under the limit (dead processes'
- * pages are collected before saying so). Never blocks on another process.
+ * pages are collected before saying so). Blocks on no other process, except that a refusal may ask the keeper
+ * for a descriptor that the program has closed (2 s at most, once in 10 s).
  * The caller owes ledger_uncommit() of the same pages.
  */
 HF_MUST_USE int ledger_commit(struct ledger *ledger, uint64_t pages, uint64_t floor_pages);
